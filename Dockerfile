@@ -1,0 +1,20 @@
+# One image for every role; the command chooses which. Build with a CUDA index for GPU workers:
+#   docker build --build-arg PIP_ARGS="--index-url https://download.pytorch.org/whl/cu130" -t lora-alpha .
+FROM python:3.11-slim
+
+ARG PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 LORA_ALPHA_HOME=/data
+
+RUN useradd --create-home app && mkdir /data && chown app /data
+WORKDIR /app
+COPY pyproject.toml README.md LICENSE ./
+COPY lora_alpha lora_alpha
+COPY backend backend
+COPY workers workers
+COPY dashboard dashboard
+RUN pip install ${PIP_ARGS} torch==2.13.0 && pip install .
+
+USER app
+VOLUME /data
+ENTRYPOINT ["lora-alpha"]
+CMD ["api", "--host", "0.0.0.0"]

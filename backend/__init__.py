@@ -1,0 +1,1 @@
+"""The HTTP service: routes, services, store and queue."""

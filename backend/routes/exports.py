@@ -1,0 +1,37 @@
+"""/export/*.csv."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from backend.export import check_sweeps, csv_blocks
+from backend.routes.deps import BackendDep
+
+router = APIRouter(prefix="/export", tags=["export"])
+
+Kind = Literal["runs", "history", "cells", "optima", "law", "probes"]
+
+
+@router.get(
+    "/{kind}.csv",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
+def export(
+    kind: Kind,
+    backend: BackendDep,
+    sweep: Annotated[
+        str | None, Query(max_length=10_000, description="Sweep ids, separated by commas; all unless given.")
+    ] = None,
+) -> StreamingResponse:
+    """Everything, in full precision, as it is read."""
+    ids = None if sweep is None else [part for part in sweep.split(",") if part]
+    check_sweeps(backend.store, ids or [])
+    return StreamingResponse(
+        csv_blocks(backend.store, kind, ids),
+        media_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{kind}.csv"'},
+    )

@@ -1,0 +1,71 @@
+"""/runs and /curves."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import PlainTextResponse
+
+from backend.routes.deps import BackendDep, Cursor, Limit, RunFilters
+from backend.services import runs
+from lora_alpha.schemas import Curves, Page, Run, Wire
+
+router = APIRouter(tags=["runs"])
+
+
+@router.get("/runs", response_model=Page[Run])
+def listing(
+    backend: BackendDep,
+    filters: RunFilters,
+    sort: Annotated[
+        str, Query(max_length=40, description="A column, - before it for descending.")
+    ] = "position",
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Response:
+    """Runs by filter, in any order."""
+    return _json(runs.listing(backend.store, filters=filters, sort=sort, cursor=cursor, limit=limit))
+
+
+@router.get("/runs/{run_id}")
+def read(run_id: str, backend: BackendDep) -> Run:
+    """One run."""
+    return runs.read(backend.store, run_id)
+
+
+@router.get("/runs/{run_id}/log", response_class=PlainTextResponse)
+def log(run_id: str, backend: BackendDep) -> str:
+    """How the run went: state, reason, end of the log."""
+    return runs.log(backend.store, run_id)
+
+
+@router.get("/curves", response_model=Curves)
+def curves(
+    backend: BackendDep,
+    filters: RunFilters,
+    metric: Annotated[str, Query(min_length=1, max_length=200)] = "eval_loss",
+    points: Annotated[
+        int, Query(ge=3, le=runs.MAX_POINTS, description="Most points per curve; the ends are kept.")
+    ] = 500,
+    group_by: Annotated[
+        str, Query(max_length=200, description="run, cell (seeds collapsed), or axes: rank,lr")
+    ] = "run",
+    from_step: Annotated[int | None, Query(ge=-1, le=2**53, description="Only later points.")] = None,
+) -> Response:
+    """One metric of many runs, downsampled here."""
+    return _json(
+        runs.curves(
+            backend.store,
+            filters=filters,
+            metric=metric,
+            points=points,
+            group_by=group_by,
+            from_step=from_step,
+        )
+    )
+
+
+def _json(body: Wire) -> Response:
+    # Megabytes of numbers: pydantic writes them at once, the framework would check and copy them first.
+    return Response(body.model_dump_json(), media_type="application/json")

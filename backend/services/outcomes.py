@@ -1,0 +1,79 @@
+"""From the runs of a sweep to the cells that the analysis works on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from backend.store.metrics import read_metric
+from backend.store.tables import RunRow
+from lora_alpha.analysis.cells import CellStats, RunOutcome, Status, make_cells
+from lora_alpha.spec import Objective
+
+STATUS: dict[str, Status] = {
+    "finished": "finished",
+    "queued": "pending",
+    "running": "pending",
+    "failed": "failed",
+    "cancelled": "failed",
+    "lost": "failed",
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which loss of a run counts: ``final`` or ``best``, at the end or at ``at_step``."""
+
+    objective: Objective = "final"
+    at_step: int | None = None
+
+
+def sweep_cells(session: Session, sweep_id: str, reading: Reading) -> list[CellStats]:
+    """The cells of a sweep under ``reading``."""
+    rows = list(session.scalars(select(RunRow).where(RunRow.sweep_id == sweep_id).order_by(RunRow.position)))
+    losses = _losses(session, rows, reading)
+    return make_cells(
+        RunOutcome(
+            method=row.method,
+            rank=row.rank,
+            alpha=row.alpha,
+            scale=row.scale,
+            lr=row.lr,
+            seed=row.seed,
+            status=_status(row, losses.get(row.id), reading),
+            loss=losses.get(row.id),
+            diverged=row.diverged and not _read_before_divergence(row, losses.get(row.id), reading),
+            lr_ratio=row.configuration.get("lr_ratio", 1.0),
+            forgetting=row.forgetting,
+        )
+        for row in rows
+    )
+
+
+def _losses(session: Session, rows: Sequence[RunRow], reading: Reading) -> dict[str, float]:
+    if reading.at_step is None:
+        column = "final_loss" if reading.objective == "final" else "best_loss"
+        values = {row.id: getattr(row, column) for row in rows if row.state == "finished"}
+        return {run_id: value for run_id, value in values.items() if value is not None}
+    series = read_metric(session, [row.id for row in rows], "eval_loss")
+    losses = {}
+    for run_id, part in series.items():
+        until = part.values[: int(np.searchsorted(part.steps, reading.at_step, side="right"))]
+        reached = len(until) > 0 and part.steps[-1] >= reading.at_step
+        if reached and np.isfinite(until[-1]):
+            losses[run_id] = float(until[-1] if reading.objective == "final" else np.nanmin(until))
+    return losses
+
+
+def _status(row: RunRow, loss: float | None, reading: Reading) -> Status:
+    """A running run that has passed ``at_step`` already counts."""
+    return "finished" if reading.at_step is not None and loss is not None else STATUS[row.state]
+
+
+def _read_before_divergence(row: RunRow, loss: float | None, reading: Reading) -> bool:
+    """A run that diverged later than ``at_step`` had not diverged there."""
+    return reading.at_step is not None and loss is not None and row.step > reading.at_step

@@ -1,0 +1,93 @@
+"""From runs to queued jobs: a pack is one job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from backend.store.jobs import enqueue, new_id
+from backend.store.sweeps import count_alive_workers, next_position
+from backend.store.tables import JobRow, RunRow, SweepRow
+from lora_alpha.spec import Configuration, RunSpec, SweepSpec
+from lora_alpha.training.planner import plan_packs
+
+# A worker without a sign of life for this long does not count when packs are planned.
+ALIVE_S = 60.0
+
+
+def count_workers(session: Session, *, expected: int = 0, now: float) -> int:
+    """Workers that plans may count on: the living, at least as many as are ``expected``, at least 1."""
+    return max(1, expected, count_alive_workers(session, since=now - ALIVE_S))
+
+
+def add_runs(
+    session: Session,
+    sweep: SweepRow,
+    runs: Sequence[RunSpec],
+    *,
+    num_workers: int,
+    max_attempts: int,
+    now: float,
+) -> None:
+    """Insert runs after those that the sweep has, and the packs that will train them."""
+    first = next_position(session, sweep.id)
+    rows = [
+        RunRow(
+            id=new_id(),
+            sweep_id=sweep.id,
+            position=first + index,
+            name=run.name,
+            state="queued",
+            workload=run.train.workload,
+            method=run.configuration.method,
+            rank=run.configuration.rank,
+            alpha=run.configuration.alpha,
+            scale=run.configuration.scale,
+            lr=run.configuration.lr,
+            seed=run.configuration.seed,
+            steps=run.train.steps,
+            configuration=run.configuration.model_dump(mode="json"),
+            created=now,
+        )
+        for index, run in enumerate(runs)
+    ]
+    session.add_all(rows)
+    session.flush()
+    enqueue_packs(session, sweep, rows, num_workers=num_workers, max_attempts=max_attempts, now=now)
+
+
+def enqueue_packs(
+    session: Session,
+    sweep: SweepRow,
+    rows: Sequence[RunRow],
+    *,
+    num_workers: int,
+    max_attempts: int,
+    now: float,
+) -> None:
+    """Queue runs in new packs; in a paused sweep they wait, paused like the others."""
+    if not rows:
+        return
+    train = SweepSpec.model_validate(sweep.spec).train
+    document = train.model_dump(mode="json")
+    configurations = [Configuration.model_validate(row.configuration) for row in rows]
+    for index, pack in enumerate(plan_packs(train, configurations, num_workers=num_workers)):
+        members = [rows[member] for member in pack]
+        job_id = enqueue(
+            session,
+            kind="pack",
+            sweep_id=sweep.id,
+            priority=sweep.priority,
+            max_attempts=max_attempts,
+            now=now + 1e-6 * index,  # claims follow the plan's order
+            spec={
+                "train": document,
+                "runs": [{"id": row.id, "configuration": row.configuration} for row in members],
+            },
+        )
+        if sweep.intent == "pause":
+            session.get_one(JobRow, job_id).state = "paused"
+        for row in members:
+            row.job_id = job_id
+    session.flush()

@@ -1,0 +1,87 @@
+"""Queries on sweeps and their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from backend.store.tables import JobRow, RunRow, SweepRow, WorkerRow
+from lora_alpha.errors import NotFound
+from lora_alpha.schemas import RunCounts
+from lora_alpha.spec import Configuration
+
+# States from which nothing happens by itself any more.
+FINAL = ("finished", "failed", "cancelled", "stopped")
+
+
+def find_sweep(session: Session, sweep_id: str) -> SweepRow:
+    """The row of a sweep.
+
+    Raises:
+        NotFound: If there is none.
+    """
+    row = session.get(SweepRow, sweep_id)
+    if row is None:
+        raise NotFound(f"there is no sweep {sweep_id!r}")
+    return row
+
+
+def find_run(session: Session, run_id: str) -> RunRow:
+    """The row of a run.
+
+    Raises:
+        NotFound: If there is none.
+    """
+    row = session.get(RunRow, run_id)
+    if row is None:
+        raise NotFound(f"there is no run {run_id!r}")
+    return row
+
+
+def runs_in_state(session: Session, sweep_id: str, states: Sequence[str]) -> list[RunRow]:
+    """Runs of a sweep in one of these states, in the sweep's order."""
+    query = select(RunRow).where(RunRow.sweep_id == sweep_id, RunRow.state.in_(states))
+    return list(session.scalars(query.order_by(RunRow.position)))
+
+
+def next_position(session: Session, sweep_id: str) -> int:
+    """The place of the next run of a sweep."""
+    last = session.scalar(select(func.max(RunRow.position)).where(RunRow.sweep_id == sweep_id))
+    return 0 if last is None else last + 1
+
+
+def existing_configurations(session: Session, sweep_id: str) -> set[str]:
+    """The configurations that a sweep has runs for, as JSON."""
+    stored = session.scalars(select(RunRow.configuration).where(RunRow.sweep_id == sweep_id))
+    return {Configuration.model_validate(configuration).model_dump_json() for configuration in stored}
+
+
+def run_counts(session: Session, sweep_ids: Sequence[str]) -> dict[str, RunCounts]:
+    """Runs by state for each sweep; ``diverged`` are finished ones."""
+    query = (
+        select(RunRow.sweep_id, RunRow.state, RunRow.diverged, func.count())
+        .where(RunRow.sweep_id.in_(sweep_ids))
+        .group_by(RunRow.sweep_id, RunRow.state, RunRow.diverged)
+    )
+    tallies: dict[str, dict[str, int]] = {sweep_id: {} for sweep_id in sweep_ids}
+    for sweep_id, state, diverged, count in session.execute(query):
+        tally = tallies[sweep_id]
+        tally[state] = tally.get(state, 0) + count
+        tally["total"] = tally.get("total", 0) + count
+        if diverged and state == "finished":
+            tally["diverged"] = tally.get("diverged", 0) + count
+    return {sweep_id: RunCounts(**tally) for sweep_id, tally in tallies.items()}
+
+
+def count_alive_workers(session: Session, *, since: float) -> int:
+    """Workers that gave a sign of life after ``since`` and have not left."""
+    query = select(func.count()).where(WorkerRow.state != "gone", WorkerRow.heartbeat > since)
+    return session.scalar(query) or 0
+
+
+def unfinished_jobs(session: Session, sweep_id: str, states: Sequence[str]) -> list[str]:
+    """Ids of a sweep's jobs in one of these states."""
+    query = select(JobRow.id).where(JobRow.sweep_id == sweep_id, JobRow.state.in_(states))
+    return list(session.scalars(query))

@@ -1,0 +1,1 @@
+"""Benchmarks: ratios against rivals, measured in one run on one machine."""

@@ -1,0 +1,134 @@
+"""The Dash application: frame, routing by path, pages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import ClientsideFunction, Dash, Input, Output, State, html
+from dash.development.base_component import Component
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+
+from dashboard import ids
+from dashboard.connection import Connect
+from dashboard.pages import laws, new_sweep, sweep, sweeps, workers
+from dashboard.pages.shell import shell
+from lora_alpha.client import Client
+from lora_alpha.errors import LoraAlphaError
+
+INDEX = """<!DOCTYPE html>
+<html lang="en">
+    <head>
+        {%metas%}
+        <title>{%title%}</title>
+        <link rel="icon" type="image/svg+xml" href="/assets/favicon.svg">
+        {%css%}
+    </head>
+    <body>
+        {%app_entry%}
+        <footer>{%config%}{%scripts%}{%renderer%}</footer>
+    </body>
+</html>"""
+
+
+def mount_dashboard(root: FastAPI, *, api: str, token: str | None = None) -> Dash:
+    """Add the dashboard to ``root``; whatever path the root does not know is the dashboard's.
+
+    Args:
+        root: An application whose ``/api`` is already mounted, or that has none.
+        api: Address of the service that callbacks talk to.
+        token: The service's token.
+    """
+
+    def connect() -> Client:
+        return Client(api, token=token)
+
+    # Before Dash, whose catch-all would answer this path: the browser's downloads, passed on as they stream.
+    root.add_api_route("/download/{kind}.csv", partial(_download, connect), response_class=StreamingResponse)
+    app = Dash(
+        "dashboard",
+        server=root,
+        title="lora_alpha",
+        update_title=None,
+        index_string=INDEX,
+        compress=True,
+        suppress_callback_exceptions=True,
+        assets_folder=str(Path(__file__).parent / "assets"),
+    )
+    app.layout = shell()
+    _register_frame(app, connect)
+    for page in (sweeps, new_sweep, sweep, workers, laws):
+        page.register(app, connect)
+    return app
+
+
+def route(path: str | None, search: str | None, connect: Connect) -> Component:
+    """The page at ``path``."""
+    parts = [part for part in (path or "/").split("/") if part]
+    match parts:
+        case []:
+            return sweeps.layout()
+        case ["new"]:
+            return new_sweep.layout(search, connect)
+        case ["sweep", sweep_id]:
+            return sweep.layout(sweep_id, search, connect)
+        case ["workers"]:
+            return workers.layout()
+        case ["laws"]:
+            return laws.layout(search, connect)
+    return dmc.Text(f"There is no page {path}.", py="xl")
+
+
+def _register_frame(app: Dash, connect: Connect) -> None:
+    @app.callback(Output(ids.CONTENT, "children"), Input(ids.URL, "pathname"), State(ids.URL, "search"))
+    async def show(path: str, search: str) -> Any:
+        try:
+            return await asyncio.to_thread(route, path, search, connect)
+        except LoraAlphaError as error:
+            return dmc.Alert(str(error), title="This page cannot be shown", color="red", variant="light")
+
+    @app.callback(Output(ids.SERVICE_STATE, "children"), Input(ids.SERVICE_TICK, "n_intervals"))
+    async def service_state(_: int) -> Any:
+        return await asyncio.to_thread(_service_badge, connect)
+
+    app.clientside_callback(
+        ClientsideFunction("theme", "toggle"),
+        Output(ids.THEME, "data"),
+        Input(ids.THEME_BUTTON, "n_clicks"),
+        State(ids.THEME, "data"),
+    )
+    app.clientside_callback(
+        ClientsideFunction("theme", "apply"),
+        Output(ids.PROVIDER, "forceColorScheme"),
+        Output(ids.THEME_BUTTON, "children"),
+        Input(ids.THEME, "data"),
+    )
+
+
+def _service_badge(connect: Connect) -> Component:
+    try:
+        with connect() as client:
+            health = client.health()
+    except LoraAlphaError:
+        return dmc.Badge("service unreachable", color="red", variant="light")
+    text = f"{health.num_workers} worker{'s' if health.num_workers != 1 else ''}"
+    if health.num_queued_jobs:
+        text += f", {health.num_queued_jobs} queued"
+    colour = "teal" if health.state == "ok" and health.num_workers else "yellow"
+    return html.Span(
+        dmc.Badge(text, color=colour, variant="light"), title="; ".join(health.detail) or "everything answers"
+    )
+
+
+def _download(connect: Connect, kind: str, sweep: str | None = None) -> StreamingResponse:
+    def blocks() -> Iterator[bytes]:
+        with connect() as client:
+            yield from client.export_csv(kind, sweep)
+
+    headers = {"Content-Disposition": f'attachment; filename="{kind}.csv"'}
+    return StreamingResponse(blocks(), media_type="text/csv; charset=utf-8", headers=headers)

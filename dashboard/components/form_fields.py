@@ -1,0 +1,162 @@
+"""The fields of the new-sweep form: one record each, so that form, defaults and errors agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import html
+from dash.development.base_component import Component
+
+from dashboard import ids
+from dashboard.forms import show_axis
+from lora_alpha.schemas import MethodItem
+from lora_alpha.spec import short_number
+
+SWEEP_AXES = {"methods", "ranks", "alphas", "lrs", "seeds", "lr_ratio", "name", "tags", "alpha_rule"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field.
+
+    Attributes:
+        label: What stands above it.
+        help: What stands below it.
+        kind: ``text``, ``number``, ``methods`` or the choices of a select.
+        show: Its text for given defaults (the workload's, or an older sweep's).
+        keep: Whether a change of workload leaves it alone.
+    """
+
+    label: str
+    help: str
+    kind: str | tuple[str, ...]
+    show: Callable[[Mapping[str, Any]], Any]
+    keep: bool = False
+
+
+def _axis(name: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda defaults: show_axis(defaults.get(name) or [])
+
+
+def _value(name: str) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda defaults: defaults.get(name)
+
+
+def _text(name: str) -> Callable[[Mapping[str, Any]], str]:
+    def show(defaults: Mapping[str, Any]) -> str:
+        value = defaults.get(name)
+        return "" if value is None else short_number(value) if isinstance(value, int | float) else str(value)
+
+    return show
+
+
+FIELDS: dict[str, Field] = {
+    "name": Field("Name", "Optional.", "text", lambda _: "", keep=True),
+    "methods": Field("Methods", "LoRA: s = α/r. rsLoRA: s = α/√r.", "methods", _value("methods")),
+    "ranks": Field("Ranks r", "As in 1..64 (doubling) or 4, 16.", "text", _axis("ranks")),
+    "alphas": Field(
+        "α", "List, or a range as in 2^5..2^13. Not used by lora-alpha.", "text", _axis("alphas")
+    ),
+    "lrs": Field("Learning rates η", "As in 2e-4, or 1e-5..1e-3 x10.", "text", _axis("lrs")),
+    "seeds": Field("Seeds", "At least 3, or differences may be noise.", "text", _axis("seeds")),
+    "steps": Field("Steps", "Optimiser steps per run.", "number", _value("steps")),
+    "batch_size": Field("Batch size", "Examples per step.", "number", _value("batch_size")),
+    "optimizer": Field("Optimiser", "", ("adamw", "sgd"), _value("optimizer")),
+    "schedule": Field("Schedule", "", ("constant", "cosine"), _value("schedule")),
+    "warmup": Field("Warm-up steps", "", "number", _value("warmup")),
+    "eval_every": Field(
+        "Evaluate every", "Steps between two held-out losses.", "number", _value("eval_every")
+    ),
+    "rule_coefficient": Field("lora-alpha: C", "α = C·r^p", "text", lambda _: "", keep=True),
+    "rule_exponent": Field("lora-alpha: p", "1/2 in the paper.", "text", lambda _: "", keep=True),
+    "lr_ratio": Field("η_B / η_A", "LoRA+ uses 16; 1 otherwise.", "text", _text("lr_ratio"), keep=True),
+    "weight_decay": Field("Weight decay", "", "text", _text("weight_decay"), keep=True),
+    "clip": Field("Gradient clip", "Per configuration; empty for none.", "text", _text("clip"), keep=True),
+    "dynamics_every": Field(
+        "Signal-drift every", "Steps; 0 for none.", "number", lambda d: d.get("dynamics_every", 0), keep=True
+    ),
+    "tags": Field(
+        "Tags", "Separated by commas.", "text", lambda d: ", ".join(d.get("tags") or []), keep=True
+    ),
+}
+AXES = ("methods", "ranks", "alphas", "lrs", "seeds")
+TRAINING = ("steps", "batch_size", "optimizer", "schedule", "warmup", "eval_every")
+ADVANCED = ("rule_coefficient", "rule_exponent", "lr_ratio", "weight_decay", "clip", "dynamics_every")
+
+
+def field_inputs(
+    defaults: Mapping[str, Any], methods: list[MethodItem], spec: Mapping[str, Any] | None
+) -> list[Component]:
+    """All fields, filled from ``spec`` if there is one, else from the workload's defaults."""
+    source = {**defaults, **_flat(spec)} if spec else dict(defaults)
+    built = {name: _input(name, field, field.show(source), methods) for name, field in FIELDS.items()}
+    return [
+        _box("Grid", [built["methods"], _columns([built[name] for name in AXES[1:]], 2)]),
+        _box("Training", [_columns([built[name] for name in TRAINING], 3)]),
+        dmc.Accordion(
+            dmc.AccordionItem(
+                [
+                    dmc.AccordionControl("More: rule, LoRA+, decay, clipping, dynamics"),
+                    dmc.AccordionPanel(_columns([built[name] for name in ADVANCED], 3)),
+                ],
+                value="more",
+            ),
+            variant="separated",
+            mb="md",
+        ),
+        _box("Labels", [_columns([built["name"], built["tags"]], 2)]),
+    ]
+
+
+def option_inputs(schema: Mapping[str, Any], given: Mapping[str, Any]) -> Component:
+    """A control for each workload option, from its JSON schema."""
+    properties: Mapping[str, Mapping[str, Any]] = schema.get("properties", {})
+    controls = [
+        _option(name, part, given.get(name, part.get("default"))) for name, part in properties.items()
+    ]
+    return _columns(controls, 2) if controls else html.Div()
+
+
+def _flat(spec: Mapping[str, Any]) -> dict[str, Any]:
+    train: Mapping[str, Any] = spec["train"]
+    return {**train, **{name: spec[name] for name in SWEEP_AXES if name in spec}}
+
+
+def _input(name: str, field: Field, value: Any, methods: list[MethodItem]) -> Component:
+    common = {"id": ids.field(name), "label": field.label, "description": field.help, "value": value}
+    if field.kind == "methods":
+        data = [{"value": method.name, "label": f"{method.name}: {method.summary}"} for method in methods]
+        return dmc.MultiSelect(**common, data=data, searchable=True, mb="sm")
+    if field.kind == "number":
+        return dmc.NumberInput(**common, min=0, allowDecimal=False, debounce=400)
+    if isinstance(field.kind, tuple):
+        return dmc.Select(**common, data=list(field.kind), allowDeselect=False)
+    return dmc.TextInput(**common, debounce=400)
+
+
+def _option(name: str, part: Mapping[str, Any], value: Any) -> Component:
+    common = {
+        "id": ids.option(name),
+        "label": name.replace("_", " "),
+        "description": part.get("description", ""),
+    }
+    choices = part.get("enum")
+    if choices:
+        return dmc.Select(
+            **common, value=str(value), data=[str(choice) for choice in choices], allowDeselect=False
+        )
+    if part.get("type") == "boolean":
+        return dmc.Select(**common, value=str(value).lower(), data=["true", "false"], allowDeselect=False)
+    shown = "" if value is None else str(value)
+    return dmc.TextInput(**common, value=shown, debounce=400)
+
+
+def _box(title: str, children: list[Component]) -> Component:
+    return dmc.Paper([dmc.Title(title, order=4, mb="xs"), *children], withBorder=True, p="md", mb="md")
+
+
+def _columns(children: list[Component], count: int) -> Component:
+    return dmc.SimpleGrid(children, cols={"base": 1, "sm": count}, spacing="md")

@@ -1,0 +1,9 @@
+"""How callbacks reach the API: a function that opens a client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lora_alpha.client import Client
+
+Connect = Callable[[], Client]

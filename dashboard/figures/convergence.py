@@ -1,0 +1,159 @@
+"""Loss (or any metric) over steps: one line a configuration, seeds as mean ± std."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dashboard.figures.style import (
+    DASHES,
+    Figure,
+    Theme,
+    axis,
+    empty,
+    faded,
+    layout,
+    number,
+    ordinal_colours,
+)
+from lora_alpha.schemas import Curve, Curves
+
+AXIS_NAMES = {
+    "rank": "r",
+    "alpha": "α",
+    "scale": "s",
+    "lr": "η",
+    "seed": "seed",
+    "method": "",
+    "lr_ratio": "η_B/η_A",
+}
+MAX_BANDS = 24  # more bands than this hide each other
+
+
+@dataclass(frozen=True)
+class ConvergenceView:
+    """What of the curves to draw, and how."""
+
+    colour_by: str = "rank"
+    log_x: bool = False
+    log_y: bool = True
+    smoothing: float = 0.0
+    band: bool = True
+
+
+def convergence_figure(curves: Curves, view: ConvergenceView, theme: Theme, *, label: str) -> Figure:
+    """Every curve coloured by one axis; bands are ± one standard deviation over seeds."""
+    lines = [curve for curve in curves.curves if any(value is not None for value in curve.value)]
+    if not lines:
+        return empty(theme, "No points yet. Curves appear here while the runs train.")
+    colours = ordinal_colours([_axis_value(curve, view.colour_by) for curve in lines])
+    in_order = sorted(lines, key=lambda curve: _sortable(_axis_value(curve, view.colour_by)))
+    data: list[dict[str, Any]] = []
+    named: set[Any] = set()
+    for curve in in_order:
+        group = _axis_value(curve, view.colour_by)
+        colour = colours[group]
+        if view.band and len(lines) <= MAX_BANDS and view.smoothing == 0:
+            data += _band(curve, colour, log_y=view.log_y)
+        data.append(_line(curve, view, colour, group, first=group not in named))
+        named.add(group)
+    metric = label if curves.metric == "eval_loss" else curves.metric.replace("_", " ")
+    figure_layout = layout(
+        theme,
+        x=axis(theme, "optimiser step", log=view.log_x),
+        y=axis(theme, metric, log=view.log_y),
+        height=520,
+        hovermode="closest",
+    )
+    figure_layout["legend"] |= {
+        "title": {"text": AXIS_NAMES.get(view.colour_by, view.colour_by) or view.colour_by}
+    }
+    return {"data": data, "layout": figure_layout}
+
+
+def smooth(values: Sequence[float | None], weight: float) -> list[float | None]:
+    """Moving average of past values only, corrected for its start: later points never change it."""
+    smoothed: list[float | None] = []
+    mean, norm = 0.0, 0.0
+    for value in values:
+        if value is None:
+            smoothed.append(None)
+            continue
+        mean = weight * mean + (1 - weight) * value
+        norm = weight * norm + (1 - weight)
+        smoothed.append(mean / norm)
+    return smoothed
+
+
+def curve_name(curve: Curve) -> str:
+    """``r 16, α 64, η 2e-4``."""
+    parts = []
+    for axis_name, value in curve.labels.items():
+        short = AXIS_NAMES.get(axis_name)
+        if short is None or value is None or (axis_name == "lr_ratio" and value == 1) or axis_name == "scale":
+            continue
+        shown = number(value) if isinstance(value, int | float) else str(value)
+        parts.append(f"{short} {shown}".strip())
+    return ", ".join(parts)
+
+
+def _line(curve: Curve, view: ConvergenceView, colour: str, group: Any, *, first: bool) -> dict[str, Any]:
+    seeds = len(curve.run_ids)
+    shown = number(group) if isinstance(group, int | float) else str(group)
+    return {
+        "type": "scatter",
+        "mode": "lines" if len(curve.step) > 1 else "markers",
+        "x": _steps(curve, view),
+        "y": smooth(curve.value, view.smoothing) if view.smoothing else curve.value,
+        "name": shown,
+        "legendgroup": shown,
+        "showlegend": first,
+        "line": {"color": colour, "width": 1.8, "dash": DASHES[3] if curve.diverged else "solid"},
+        "customdata": [curve.run_ids[0]] * len(curve.step),
+        "hovertemplate": (
+            f"<b>{curve_name(curve)}</b><br>step %{{x}}: %{{y:.5g}}"
+            f"<br>{seeds} run{'s' if seeds > 1 else ''}"
+            f"{', some diverged' if curve.diverged else ''}<extra></extra>"
+        ),
+    }
+
+
+def _band(curve: Curve, colour: str, *, log_y: bool) -> list[dict[str, Any]]:
+    triples = [
+        (step, value, std)
+        for step, value, std in zip(
+            curve.step, curve.value, curve.std or [None] * len(curve.step), strict=True
+        )
+        if value is not None and std is not None and (not log_y or value > std)
+    ]
+    if len(triples) < 2:
+        return []
+    steps = [step for step, _, _ in triples]
+    upper = [value + std for _, value, std in triples]
+    lower = [value - std for _, value, std in triples]
+    return [
+        {
+            "type": "scatter",
+            "x": steps + steps[::-1],
+            "y": upper + lower[::-1],
+            "fill": "toself",
+            "fillcolor": faded(colour, 0.15),
+            "line": {"width": 0},
+            "mode": "lines",
+            "hoverinfo": "skip",
+            "showlegend": False,
+        }
+    ]
+
+
+def _steps(curve: Curve, view: ConvergenceView) -> list[float | None]:
+    return [step if step > 0 or not view.log_x else None for step in curve.step]
+
+
+def _axis_value(curve: Curve, axis_name: str) -> Any:
+    return curve.labels.get(axis_name, "all")
+
+
+def _sortable(value: Any) -> tuple[int, Any]:
+    return (0, value) if isinstance(value, int | float) else (1, str(value))

@@ -1,0 +1,108 @@
+"""α against η: paired differences with intervals, and loss against candidate coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dashboard.figures.style import (
+    CATEGORICAL,
+    SYMBOLS,
+    Figure,
+    Theme,
+    axis,
+    empty,
+    faded,
+    layout,
+    ordinal_colours,
+)
+from lora_alpha.schemas_analysis import Collapse, EquivalenceItem
+
+
+def routes_figure(items: Sequence[EquivalenceItem], theme: Theme) -> Figure:
+    """Relative difference of the two routes at each rank; below 0 the α route is better."""
+    known = [item for item in items if item.difference is not None]
+    if not known:
+        return empty(theme, "Needs at least two α and two η on the grid, and two seeds.", height=340)
+    margin = known[0].margin
+    data: list[dict[str, Any]] = []
+    for index, method in enumerate(dict.fromkeys(item.method for item in known)):
+        mine = [item for item in known if item.method == method]
+        y = [item.difference or 0.0 for item in mine]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": method,
+                "x": [f"r {item.rank}" for item in mine],
+                "y": y,
+                "error_y": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [(item.high or 0) - value for item, value in zip(mine, y, strict=True)],
+                    "arrayminus": [value - (item.low or 0) for item, value in zip(mine, y, strict=True)],
+                    "width": 6,
+                },
+                "marker": {"size": 11, "symbol": SYMBOLS[index], "color": CATEGORICAL[index]},
+                "hovertext": [item.reason for item in mine],
+                "hoverinfo": "text",
+            }
+        )
+    band = {
+        "type": "rect",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "y0": -margin,
+        "y1": margin,
+        "fillcolor": faded(CATEGORICAL[2], 0.15),
+        "line": {"width": 0},
+        "layer": "below",
+    }
+    y_axis = axis(theme, "(α route − η route) / loss", tickformat="+.1%")
+    return {
+        "data": data,
+        "layout": layout(
+            theme,
+            x=axis(theme, "", type="category"),
+            y={**y_axis, "zeroline": True},
+            height=340,
+            shapes=[band],
+        ),
+    }
+
+
+def collapse_figure(collapse: Collapse, theme: Theme) -> Figure:
+    """Loss against the coordinate that collapses best, coloured by rank, dashed by nothing: points only."""
+    scored = [item for item in collapse.items if item.points]
+    if not scored:
+        return empty(theme, "No cell has finished yet.", height=420)
+    best = max(scored, key=lambda item: -1e9 if item.score is None else item.score)
+    ranks = sorted({point.rank for point in best.points})
+    colours = ordinal_colours(ranks)
+    lrs = sorted({point.lr for point in best.points})
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": f"r {rank}" + (f", η {lr:g}" if len(lrs) > 1 else ""),
+            "x": [point.x for point in best.points if (point.rank, point.lr) == (rank, lr)],
+            "y": [point.loss for point in best.points if (point.rank, point.lr) == (rank, lr)],
+            "line": {"width": 1, "color": faded(colours[rank], 0.5)},
+            "marker": {"color": colours[rank], "symbol": SYMBOLS[lrs.index(lr) % len(SYMBOLS)], "size": 7},
+            "hovertemplate": f"r {rank}, η {lr:g}<br>%{{x:.3g}}: %{{y:.4g}}<extra></extra>",
+        }
+        for rank in ranks
+        for lr in lrs
+    ]
+    score = "" if best.score is None else f" (score {best.score:.2f})"
+    return {
+        "data": data,
+        "layout": layout(
+            theme,
+            x=axis(theme, f"{best.coordinate}{score}", log=True),
+            y=axis(theme, "loss", log=True),
+            height=420,
+            hovermode="closest",
+        ),
+    }

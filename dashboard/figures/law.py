@@ -1,0 +1,219 @@
+"""α* against rank: optima with intervals and basins, the fitted law, reference slopes and common rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dashboard.figures.style import (
+    CATEGORICAL,
+    SYMBOLS,
+    Figure,
+    Theme,
+    axis,
+    empty,
+    faded,
+    layout,
+    number,
+    octave_axis,
+)
+from lora_alpha.schemas_analysis import LawItem, OptimumItem
+
+RULES: dict[str, Callable[[float], float]] = {
+    "α = r": lambda rank: rank,
+    "α = 2r": lambda rank: 2 * rank,
+    "α = 256√r": lambda rank: 256 * math.sqrt(rank),
+}
+SLOPES = {"slope 0": 0.0, "slope ½": 0.5, "slope 1": 1.0}
+
+
+def law_figure(
+    laws: Sequence[LawItem], theme: Theme, *, rules: bool = True, names: Sequence[str] = ()
+) -> Figure:
+    """All laws in one log-log plot; hollow points with an arrow are censored.
+
+    Args:
+        laws: Laws of one target (α, or lr).
+        theme: Colours.
+        rules: Draw α = r, 2r, 256√r and the slopes 0, ½, 1 through the first law's middle.
+        names: A name per law, where laws of several sweeps are compared.
+    """
+    drawn = [law for law in laws if law.optima]
+    if not drawn:
+        return empty(theme, "No optimum yet: a rank needs at least three finished values of α.")
+    target = "α*" if drawn[0].target == "alpha" else "η*"
+    ranks = sorted({optimum.rank for law in drawn for optimum in law.optima})
+    data: list[dict[str, Any]] = []
+    if rules:
+        data += _references(drawn[0], ranks, theme)
+    for index, law in enumerate(drawn):
+        colour = CATEGORICAL[index % len(CATEGORICAL)]
+        name = names[index] if index < len(names) else law_name(law, drawn)
+        data += _band(law, colour, name)
+        data += _points(law, colour, SYMBOLS[index % len(SYMBOLS)], name, theme)
+    values = [bound for law in drawn for o in law.optima for bound in (o.value, o.basin_low, o.basin_high)]
+    low, high = min(values), max(values)
+    figure_layout = layout(
+        theme,
+        x=octave_axis(theme, "rank r", ranks),
+        y=axis(theme, target, log=True, range=[math.log10(low) - 0.35, math.log10(high) + 0.35]),
+        height=540,
+        hovermode="closest",
+    )
+    return {"data": data, "layout": figure_layout}
+
+
+def law_name(law: LawItem, among: Sequence[LawItem]) -> str:
+    """What tells this law from the others of the figure."""
+    parts = [law.method] if len({other.method for other in among}) > 1 else []
+    if len({other.lr for other in among}) > 1 and law.lr is not None:
+        parts.append(f"η {number(law.lr)}")
+    if law.lr_ratio != 1:
+        parts.append(f"η_B/η_A {number(law.lr_ratio)}")
+    return ", ".join(parts) or "measured"
+
+
+def _points(law: LawItem, colour: str, symbol: str, name: str, theme: Theme) -> list[dict[str, Any]]:
+    inside = [optimum for optimum in law.optima if not optimum.censored]
+    censored = [optimum for optimum in law.optima if optimum.censored]
+    traces: list[dict[str, Any]] = [_basins(law.optima, colour)]
+    if inside:
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": f"{name}: best per rank",
+                "x": [optimum.rank for optimum in inside],
+                "y": [optimum.value for optimum in inside],
+                "error_y": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [(o.high or o.value) - o.value for o in inside],
+                    "arrayminus": [o.value - (o.low or o.value) for o in inside],
+                    "thickness": 1.6,
+                    "width": 5,
+                },
+                "marker": {
+                    "symbol": symbol,
+                    "size": 10,
+                    "color": colour,
+                    "line": {"width": 1, "color": theme.surface},
+                },
+                "hovertext": [_hover(optimum) for optimum in inside],
+                "hoverinfo": "text",
+            }
+        )
+    if censored:
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers+text",
+                "name": f"{name}: censored",
+                "x": [optimum.rank for optimum in censored],
+                "y": [optimum.value for optimum in censored],
+                "marker": {"symbol": f"{symbol}-open", "size": 11, "color": colour, "line": {"width": 2}},
+                "text": [{"low_edge": "↓", "high_edge": "↑"}.get(o.censored, "↕") for o in censored],
+                "textposition": "middle right",
+                "textfont": {"size": 15, "color": colour},
+                "hovertext": [_hover(optimum) for optimum in censored],
+                "hoverinfo": "text",
+            }
+        )
+    return traces
+
+
+def _basins(optima: Sequence[OptimumItem], colour: str) -> dict[str, Any]:
+    """Wide pale bars: everything within 2 % of the best."""
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    for optimum in optima:
+        xs += [optimum.rank, optimum.rank, None]
+        ys += [optimum.basin_low, optimum.basin_high, None]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "within 2 % of the best",
+        "x": xs,
+        "y": ys,
+        "line": {"width": 14, "color": faded(colour, 0.22)},
+        "hoverinfo": "skip",
+    }
+
+
+def _band(law: LawItem, colour: str, name: str) -> list[dict[str, Any]]:
+    if law.band is None or law.fit is None:
+        return []
+    traces: list[dict[str, Any]] = []
+    if law.band.low:
+        traces.append(
+            {
+                "type": "scatter",
+                "x": law.band.rank + law.band.rank[::-1],
+                "y": law.band.high + law.band.low[::-1],
+                "fill": "toself",
+                "fillcolor": faded(colour, 0.13),
+                "line": {"width": 0},
+                "mode": "lines",
+                "name": "95 % band of the law",
+                "hoverinfo": "skip",
+            }
+        )
+    label = f"{number(float(f'{law.fit.coefficient:.3g}'))}·r^{law.fit.exponent:.2f}"
+    traces.append(
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": f"{name}: {label}",
+            "x": law.band.rank,
+            "y": law.band.value,
+            "line": {"color": colour, "width": 2.6},
+            "hoverinfo": "skip",
+        }
+    )
+    return traces
+
+
+def _references(law: LawItem, ranks: Sequence[int], theme: Theme) -> list[dict[str, Any]]:
+    low, high = min(ranks) / 1.4, max(ranks) * 1.4
+    xs = [low * (high / low) ** (index / 24) for index in range(25)]
+    middle = math.sqrt(min(ranks) * max(ranks))
+    anchor = math.exp(sum(math.log(o.value) for o in law.optima) / len(law.optima))
+    traces = []
+    for index, (name, slope) in enumerate(SLOPES.items()):
+        ys = [anchor * (x / middle) ** slope for x in xs]
+        traces.append(_reference(name, xs, ys, theme.line, ("dot", "dash", "dashdot")[index]))
+    if law.target == "alpha":
+        for index, (name, rule) in enumerate(RULES.items()):
+            colour = ("#a16207", "#b45309", "#7c3aed")[index]
+            traces.append(_reference(name, xs, [rule(x) for x in xs], colour, "longdash"))
+        traces.append(_reference("α = 32", xs, [32.0] * len(xs), "#92400e", "longdashdot"))
+    return traces
+
+
+def _reference(name: str, xs: Sequence[float], ys: Sequence[float], colour: str, dash: str) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": list(xs),
+        "y": list(ys),
+        "line": {"color": colour, "width": 1.2, "dash": dash},
+        "hovertemplate": f"{name}: %{{y:.4g}} at r %{{x:.0f}}<extra></extra>",
+    }
+
+
+def _hover(optimum: OptimumItem) -> str:
+    lines = [f"<b>rank {optimum.rank}: {number(float(f'{optimum.value:.3g}'))}</b>"]
+    if optimum.low is not None and optimum.high is not None:
+        lines.append(f"95 %: {number(float(f'{optimum.low:.3g}'))} to {number(float(f'{optimum.high:.3g}'))}")
+    lines.append(
+        f"within 2 %: {number(float(f'{optimum.basin_low:.3g}'))} to "
+        f"{number(float(f'{optimum.basin_high:.3g}'))} ({optimum.basin_octaves:.1f} octaves)"
+    )
+    lines.append(f"best loss {number(optimum.loss)}, {optimum.num_seeds} seeds")
+    if optimum.censored:
+        lines.append(
+            {"cliff": "next to a diverged cell"}.get(optimum.censored, "on the grid's edge: extend the grid")
+        )
+    return "<br>".join(lines)

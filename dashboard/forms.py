@@ -1,0 +1,100 @@
+"""From what was typed into the form to the body of a request; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lora_alpha.axes import parse_axis, parse_whole_axis
+from lora_alpha.spec import short_number
+
+
+class FormError(Exception):
+    """Text that cannot be read; ``messages`` by field."""
+
+    def __init__(self, messages: Mapping[str, str]) -> None:
+        self.messages = dict(messages)
+        super().__init__("; ".join(self.messages.values()))
+
+
+def body_from(workload: str, values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of ``POST /sweeps``; empty fields are left to the workload's defaults.
+
+    Raises:
+        FormError: With every field whose text cannot be read.
+    """
+    body: dict[str, Any] = {"workload": workload}
+    messages: dict[str, str] = {}
+    for name, value in values.items():
+        if value is None or value in ("", []):
+            continue
+        try:
+            body[name] = _READERS.get(name, _plain)(value)
+        except ValueError as error:
+            messages[name] = str(error)
+    chosen = {name: value for name, value in options.items() if value not in (None, "")}
+    if chosen:
+        body["workload_options"] = {name: read_option(value) for name, value in chosen.items()}
+    rule = {key: body.pop(f"rule_{key}") for key in ("coefficient", "exponent") if f"rule_{key}" in body}
+    if rule:
+        body["alpha_rule"] = rule
+    if messages:
+        raise FormError(messages)
+    return body
+
+
+def show_axis(values: list[float]) -> str:
+    """Axis values as the user would type them.
+
+    >>> show_axis([32.0, 64.0, 2e-4])
+    '32, 64, 2e-4'
+    """
+    return ", ".join(short_number(float(value)) for value in values)
+
+
+def read_option(value: Any) -> Any:
+    """An option as typed: a whole number, a number, true/false, or the text itself.
+
+    >>> [read_option(v) for v in ("8", "0.5", "full", "true", 3)]
+    [8, 0.5, 'full', True, 3]
+    """
+    if not isinstance(value, str):
+        return value
+    if value in {"true", "false"}:
+        return value == "true"
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
+
+
+def _plain(value: Any) -> Any:
+    return value
+
+
+def _tags(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError(f"got {value!r}: write a number such as 0.01 or 2e-4") from None
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "ranks": parse_whole_axis,
+    "seeds": parse_whole_axis,
+    "alphas": parse_axis,
+    "lrs": parse_axis,
+    "tags": _tags,
+    "clip": _number,
+    "weight_decay": _number,
+    "lr_ratio": _number,
+    "eps": _number,
+    "rule_coefficient": _number,
+    "rule_exponent": _number,
+}

@@ -1,0 +1,76 @@
+"""Component ids."""
+
+from __future__ import annotations
+
+URL = "url"
+THEME = "theme"
+PROVIDER = "provider"
+THEME_BUTTON = "theme-button"
+CONTENT = "content"
+SERVICE_STATE = "service-state"
+SERVICE_TICK = "service-tick"
+NOTICE = "notice"
+
+SWEEPS_TICK = "sweeps-tick"
+SWEEPS_TABLE = "sweeps-table"
+SWEEPS_STATE = "sweeps-state"
+SWEEPS_SEARCH = "sweeps-search"
+
+SWEEP_ID = "sweep-id"
+SWEEP_TICK = "sweep-tick"
+SWEEP_HEADER = "sweep-header"
+SWEEP_PULSE = "sweep-pulse"
+SWEEP_TABS = "sweep-tabs"
+SWEEP_VIEW = "sweep-view"
+CONVERGENCE = "convergence-figure"
+CONVERGENCE_TABLE = "convergence-table"
+MAP = "map-figure"
+SLICES = "slices-figure"
+MAP_TABLE = "map-table"
+LAW = "law-figure"
+LAW_TEXT = "law-text"
+LAW_TABLE = "law-table"
+RUNS_GRID = "runs-grid"
+RUN_LOG = "run-log"
+RUN_DRAWER = "run-drawer"
+ADVICE = "advice"
+ADVICE_RANK = "advice-rank"
+ADVICE_LR = "advice-lr"
+ALPHA_VS_LR = "alpha-vs-lr"
+COLLAPSE = "collapse-figure"
+EXTEND = "extend-button"
+
+FORM_WORKLOAD = "form-workload"
+FORM_OPTIONS = "form-options"
+FORM_ABOUT = "form-about"
+FORM_PLAN = "form-plan"
+FORM_SUBMIT = "form-submit"
+FORM_RESULT = "form-result"
+FORM_ALPHA_MODE = "form-alpha-mode"
+
+WORKERS_TICK = "workers-tick"
+WORKERS_TABLE = "workers-table"
+
+LAWS_SWEEPS = "laws-sweeps"
+LAWS_FIGURE = "laws-figure"
+LAWS_TABLE = "laws-table"
+
+
+def view(name: str) -> dict[str, str]:
+    """A control whose value belongs to the page's address."""
+    return {"type": "view", "name": name}
+
+
+def field(name: str) -> dict[str, str]:
+    """A field of the new-sweep form."""
+    return {"type": "field", "name": name}
+
+
+def option(name: str) -> dict[str, str]:
+    """A workload option of the new-sweep form."""
+    return {"type": "option", "name": name}
+
+
+def action(verb: str) -> dict[str, str]:
+    """A button that steers the sweep."""
+    return {"type": "action", "verb": verb}

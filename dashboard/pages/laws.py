@@ -1,0 +1,117 @@
+"""Laws of several sweeps in one plot."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import Dash, Input, Output, html
+from dash.development.base_component import Component
+
+from dashboard import ids
+from dashboard.address import read_view, write_view
+from dashboard.components.parts import card, figure, note, nothing_here, table
+from dashboard.connection import Connect
+from dashboard.figures.law import law_figure
+from dashboard.figures.style import empty, number, theme
+from lora_alpha.errors import LoraAlphaError
+from lora_alpha.schemas_analysis import LawItem
+
+DEFAULTS: dict[str, Any] = {"sweeps": []}
+NEWEST = 6
+
+
+def layout(search: str | None, connect: Connect) -> Component:
+    """Choose sweeps; the newest finished ones unless the address says otherwise."""
+    with connect() as client:
+        found = client.sweeps(limit=200).items
+    if not found:
+        return nothing_here(
+            "No laws to compare yet", "Laws appear once sweeps have run.", "/new", "New sweep"
+        )
+    chosen = read_view(search, DEFAULTS)["sweeps"]
+    chosen = chosen or [sweep.id for sweep in found if sweep.state == "finished"][:NEWEST]
+    data = [{"value": sweep.id, "label": f"{sweep.name} ({sweep.workload})"} for sweep in found]
+    return html.Div(
+        [
+            dmc.Title("Compare laws", order=2, mb="md"),
+            dmc.MultiSelect(
+                id=ids.LAWS_SWEEPS, label="Sweeps", value=chosen, data=data, searchable=True, mb="md"
+            ),
+            card(figure(ids.LAWS_FIGURE, height=560)),
+            card(html.Div(id=ids.LAWS_TABLE), title="Exponents and coefficients"),
+        ]
+    )
+
+
+def register(app: Dash, connect: Connect) -> None:
+    """The page's callbacks."""
+
+    @app.callback(
+        Output(ids.LAWS_FIGURE, "figure"),
+        Output(ids.LAWS_TABLE, "children"),
+        Input(ids.LAWS_SWEEPS, "value"),
+        Input(ids.THEME, "data"),
+    )
+    async def draw(sweeps: list[str], theme_name: str) -> Any:
+        return await asyncio.to_thread(_draw, connect, sweeps, theme_name)
+
+    @app.callback(
+        Output(ids.URL, "search", allow_duplicate=True),
+        Input(ids.LAWS_SWEEPS, "value"),
+        prevent_initial_call=True,
+    )
+    async def remember(sweeps: list[str]) -> str:
+        return write_view({"sweeps": sweeps}, DEFAULTS)
+
+
+def _draw(connect: Connect, sweeps: list[str], theme_name: str) -> Any:
+    colours = theme(theme_name)
+    laws: list[tuple[str, LawItem]] = []
+    try:
+        with connect() as client:
+            for sweep_id in sweeps:
+                name = client.sweep(sweep_id).name
+                laws += [(name, law) for law in client.law(sweep_id).laws]
+    except LoraAlphaError as error:
+        return empty(colours, "No data."), note("The service does not answer", str(error), colour="red")
+    figure = law_figure([law for _, law in laws], colours, names=[name for name, _ in laws])
+    headings = [
+        "sweep",
+        "method",
+        "η",
+        "p",
+        "95 %",
+        "C",
+        "95 %",
+        "ranks",
+        "seeds",
+        "censored",
+        "diverged",
+        "verdict",
+    ]
+    return figure, table(headings, [_row(name, law) for name, law in laws])
+
+
+def _row(name: str, law: LawItem) -> list[Any]:
+    fit = law.fit
+    verdict = dmc.Text(law.verdict, size="sm", style={"whiteSpace": "normal", "minWidth": 260})
+    tail = [str(law.num_ranks), str(law.num_seeds), str(law.num_censored), str(law.num_diverged), verdict]
+    if fit is None:
+        return [name, law.method, number(law.lr), "–", "", "–", "", *tail]
+    return [
+        name,
+        law.method,
+        number(law.lr),
+        f"{fit.exponent:.2f}",
+        interval(fit.exponent_low, fit.exponent_high, digits=2),
+        f"{fit.coefficient:.0f}",
+        interval(fit.coefficient_low, fit.coefficient_high, digits=0),
+        *tail,
+    ]
+
+
+def interval(low: float | None, high: float | None, *, digits: int) -> str:
+    """``0.41 to 0.58``, or that there is none."""
+    return "no interval" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"

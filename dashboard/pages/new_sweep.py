@@ -1,0 +1,289 @@
+"""The form that makes a sweep: workload and its knobs, axes, training, with the plan while typing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash.development.base_component import Component
+
+from dashboard import ids
+from dashboard.address import read_view
+from dashboard.components.form_fields import FIELDS, field_inputs, option_inputs
+from dashboard.components.parts import note, table
+from dashboard.connection import Connect
+from dashboard.figures.style import number
+from dashboard.forms import FormError, body_from
+from lora_alpha.errors import InvalidSpec, LoraAlphaError
+from lora_alpha.schemas import MethodItem, SweepPlan, WorkloadItem
+
+
+def layout(search: str | None, connect: Connect) -> Component:
+    """The form; ``?from=ID`` starts from that sweep, ``?workload=NAME`` from that workload's defaults."""
+    asked = read_view(search, {"from": "", "workload": ""})
+    with connect() as client:
+        workloads, methods = client.workloads().items, client.methods().items
+        spec = client.sweep(asked["from"]).spec if asked["from"] else None
+    by_id = {item.id: item for item in workloads}
+    chosen = spec["train"]["workload"] if spec else asked["workload"] or workloads[0].id
+    item = by_id.get(chosen, workloads[0])
+    return html.Div(
+        [
+            dmc.Title("New sweep", order=2, mb="md"),
+            dmc.Grid(
+                [
+                    dmc.GridCol(_form(item, workloads, methods, spec), span={"base": 12, "md": 8}),
+                    dmc.GridCol(_side(), span={"base": 12, "md": 4}),
+                ],
+                gutter="lg",
+            ),
+        ]
+    )
+
+
+def register(app: Dash, connect: Connect) -> None:
+    """Callbacks of the form."""
+
+    @app.callback(
+        Output(ids.FORM_OPTIONS, "children"),
+        Output(ids.FORM_ABOUT, "children"),
+        Output({"type": "field", "name": ALL}, "value"),
+        Input(ids.FORM_WORKLOAD, "value"),
+        State({"type": "field", "name": ALL}, "id"),
+        prevent_initial_call=True,
+    )
+    async def change_workload(name: str, field_ids: list[dict[str, str]]) -> Any:
+        return await asyncio.to_thread(_change_workload, connect, name, field_ids)
+
+    @app.callback(
+        Output(ids.FORM_PLAN, "children"),
+        Output(ids.FORM_SUBMIT, "disabled"),
+        Output({"type": "field", "name": ALL}, "error"),
+        Output({"type": "option", "name": ALL}, "error"),
+        Input(ids.FORM_WORKLOAD, "value"),
+        Input({"type": "field", "name": ALL}, "value"),
+        Input({"type": "option", "name": ALL}, "value"),
+        State({"type": "field", "name": ALL}, "id"),
+        State({"type": "option", "name": ALL}, "id"),
+    )
+    async def plan(
+        workload: str,
+        values: list[Any],
+        options: list[Any],
+        field_ids: list[dict[str, str]],
+        option_ids: list[dict[str, str]],
+    ) -> Any:
+        return await asyncio.to_thread(
+            _plan, connect, workload, _named(field_ids, values), _named(option_ids, options)
+        )
+
+    @app.callback(
+        Output(ids.URL, "href"),
+        Output(ids.FORM_RESULT, "children"),
+        Input(ids.FORM_SUBMIT, "n_clicks"),
+        State(ids.FORM_WORKLOAD, "value"),
+        State({"type": "field", "name": ALL}, "value"),
+        State({"type": "option", "name": ALL}, "value"),
+        State({"type": "field", "name": ALL}, "id"),
+        State({"type": "option", "name": ALL}, "id"),
+        prevent_initial_call=True,
+    )
+    async def submit(
+        clicks: int | None,
+        workload: str,
+        values: list[Any],
+        options: list[Any],
+        field_ids: list[dict[str, str]],
+        option_ids: list[dict[str, str]],
+    ) -> Any:
+        if not clicks or ctx.triggered_id != ids.FORM_SUBMIT:
+            return no_update, no_update
+        return await asyncio.to_thread(
+            _submit, connect, workload, _named(field_ids, values), _named(option_ids, options)
+        )
+
+
+def _form(
+    item: WorkloadItem, workloads: list[WorkloadItem], methods: list[MethodItem], spec: dict[str, Any] | None
+) -> Component:
+    groups: dict[str, list[dict[str, str]]] = {}
+    for workload in workloads:
+        groups.setdefault(workload.family, []).append({"value": workload.id, "label": workload.title})
+    data = [{"group": family, "items": items} for family, items in groups.items()]
+    options = spec["train"]["workload_options"] if spec else {}
+    return html.Div(
+        [
+            dmc.Paper(
+                [
+                    dmc.Title("Task", order=4, mb="xs"),
+                    dmc.Select(
+                        id=ids.FORM_WORKLOAD,
+                        label="Workload",
+                        value=item.id,
+                        data=data,
+                        allowDeselect=False,
+                        searchable=True,
+                    ),
+                    html.Div(_about(item), id=ids.FORM_ABOUT),
+                    html.Div(option_inputs(item.options_schema, options), id=ids.FORM_OPTIONS),
+                ],
+                withBorder=True,
+                p="md",
+                mb="md",
+            ),
+            *field_inputs(item.defaults, methods, spec),
+        ]
+    )
+
+
+def _side() -> Component:
+    return dmc.Paper(
+        [
+            dmc.Title("Plan", order=4, mb="xs"),
+            html.Div(id=ids.FORM_PLAN),
+            dmc.Button("Submit sweep", id=ids.FORM_SUBMIT, fullWidth=True, mt="md", disabled=True),
+            html.Div(id=ids.FORM_RESULT, style={"marginTop": 12}),
+        ],
+        withBorder=True,
+        p="md",
+        style={"position": "sticky", "top": 74},
+    )
+
+
+def _about(item: WorkloadItem) -> Component:
+    lines = [
+        dmc.Text(item.summary, size="sm"),
+        dmc.Text([dmc.Text("Metric: ", fw=600, span=True), item.metric], size="sm", c="dimmed"),
+        dmc.Text([dmc.Text("Regime: ", fw=600, span=True), item.regime], size="sm", c="dimmed"),
+    ]
+    if item.forgetting:
+        lines.append(
+            dmc.Text([dmc.Text("Forgetting: ", fw=600, span=True), item.forgetting], size="sm", c="dimmed")
+        )
+    return dmc.Stack(lines, gap=2, my="sm")
+
+
+def _change_workload(connect: Connect, name: str, field_ids: list[dict[str, str]]) -> Any:
+    with connect() as client:
+        item = next(item for item in client.workloads().items if item.id == name)
+    values = [
+        no_update if FIELDS[field["name"]].keep else FIELDS[field["name"]].show(item.defaults)
+        for field in field_ids
+    ]
+    return option_inputs(item.options_schema, {}), _about(item), values
+
+
+def _plan(connect: Connect, workload: str, values: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    try:
+        body = body_from(workload, values, options)
+        with connect() as client:
+            plan = client.plan_sweep(body)
+    except FormError as error:
+        return _unplanned(len(error.messages)), True, *_errors(error.messages, values, options)
+    except LoraAlphaError as error:
+        return (
+            note("The service does not answer", str(error), colour="red"),
+            True,
+            *_errors({}, values, options),
+        )
+    messages = {error.field: error.message for error in plan.errors}
+    left = _errors(messages, values, options)
+    if not plan.valid:
+        placed = set(values) | {f"workload_options.{name}" for name in options}
+        rest = [f"{f}: {m}" for f, m in messages.items() if f.split(".")[0] not in placed and f not in placed]
+        return (
+            [_unplanned(len(messages)), *[dmc.Text(text, c="red", size="sm") for text in rest]],
+            True,
+            *left,
+        )
+    return _show_plan(plan), False, *left
+
+
+def _errors(messages: Mapping[str, str], values: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """Errors in the order of the fields and of the options; an index after a field's name belongs to it."""
+    by_field: dict[str, str] = {}
+    for name, message in messages.items():
+        key = name if name.startswith("workload_options") else name.split(".")[0]
+        by_field.setdefault(key, message)
+    return (
+        [by_field.get(name, False) for name in values],
+        [by_field.get(f"workload_options.{name}", False) for name in options],
+    )
+
+
+def _unplanned(count: int) -> Component:
+    return dmc.Text(f"{count} field{'s' if count != 1 else ''} to correct", c="red", fw=600)
+
+
+def _show_plan(plan: SweepPlan) -> Component:
+    seconds = plan.estimated_seconds or 0.0
+    time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    source = "from runs measured here" if plan.estimate_source == "measured" else "from the catalogue"
+    parts: list[Component] = [
+        dmc.Group(
+            [
+                dmc.Stack(
+                    [dmc.Text(str(plan.num_runs), fw=700, fz=30, lh=1), dmc.Text("runs", size="sm")], gap=0
+                ),
+                dmc.Stack([dmc.Text(time, fw=700, fz=30, lh=1), dmc.Text("estimated", size="sm")], gap=0),
+            ],
+            gap="xl",
+        ),
+        dmc.Text(
+            f"{plan.num_packs} packs, {plan.num_workers} workers; time {source}",
+            size="xs",
+            c="dimmed",
+            mt=4,
+        ),
+        *[note("Mind", text) for text in plan.warnings],
+    ]
+    if plan.scales:
+        rows = _scale_rows(plan)
+        parts.append(
+            html.Details(
+                [
+                    html.Summary("Resulting scale s = α/r (rsLoRA: α/√r)"),
+                    table(["method", "rank", "α", "s"], rows),
+                ],
+                className="behind",
+                open=True,
+            )
+        )
+    return html.Div(parts)
+
+
+def _scale_rows(plan: SweepPlan) -> list[list[str]]:
+    """One row per method and rank: a range of α gives a range of s."""
+    groups: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for row in plan.scales:
+        groups.setdefault((row.method, row.rank), []).append((row.alpha, row.scale))
+    rows = []
+    for (method, rank), pairs in groups.items():
+        alphas, scales = [alpha for alpha, _ in pairs], [scale for _, scale in pairs]
+        rows.append([method, str(rank), _span(alphas), _span(scales)])
+    return rows
+
+
+def _span(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    return number(low) if low == high else f"{number(low)} … {number(high)}"
+
+
+def _submit(connect: Connect, workload: str, values: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    try:
+        with connect() as client:
+            sweep = client.create_sweep(body_from(workload, values, options))
+    except FormError as error:
+        return no_update, note("Not submitted", "; ".join(error.messages.values()), colour="red")
+    except InvalidSpec as error:
+        return no_update, note("Not submitted", "; ".join(map(str, error.problems)), colour="red")
+    except LoraAlphaError as error:
+        return no_update, note("Not submitted", str(error), colour="red")
+    return f"/sweep/{sweep.id}", dcc.Link("Open the sweep", href=f"/sweep/{sweep.id}")
+
+
+def _named(component_ids: list[dict[str, str]], values: list[Any]) -> dict[str, Any]:
+    return {item["name"]: value for item, value in zip(component_ids, values, strict=True)}

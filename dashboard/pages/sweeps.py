@@ -1,0 +1,124 @@
+"""The list of sweeps: state, progress, counts, time left."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import Dash, Input, Output, State, dcc, html
+from dash.development.base_component import Component
+
+from dashboard import ids
+from dashboard.components.parts import badge, note, nothing_here, table
+from dashboard.connection import Connect
+from lora_alpha.errors import LoraAlphaError
+from lora_alpha.schemas import Sweep
+
+STATES = ["all", "queued", "running", "paused", "finished", "stopped", "cancelled", "failed"]
+ROWS = 100
+
+
+def layout() -> Component:
+    """The page before its first data."""
+    return html.Div(
+        [
+            dmc.Group(
+                [
+                    dmc.Title("Sweeps", order=2),
+                    dcc.Link(dmc.Button("New sweep"), href="/new"),
+                ],
+                justify="space-between",
+                mb="md",
+            ),
+            html.Div(
+                [
+                    dmc.TextInput(
+                        id=ids.SWEEPS_SEARCH, label="Name contains", value="", size="xs", debounce=300, w=240
+                    ),
+                    dmc.Select(
+                        id=ids.SWEEPS_STATE,
+                        label="State",
+                        value="all",
+                        data=STATES,
+                        size="xs",
+                        allowDeselect=False,
+                    ),
+                ],
+                className="controls",
+            ),
+            html.Div(id=ids.SWEEPS_TABLE),
+            dcc.Interval(id=ids.SWEEPS_TICK, interval=2000),
+        ]
+    )
+
+
+def register(app: Dash, connect: Connect) -> None:
+    """The page's callback."""
+
+    @app.callback(
+        Output(ids.SWEEPS_TABLE, "children"),
+        Input(ids.SWEEPS_TICK, "n_intervals"),
+        Input(ids.SWEEPS_SEARCH, "value"),
+        Input(ids.SWEEPS_STATE, "value"),
+        State(ids.URL, "pathname"),
+    )
+    async def refresh(_: int, search: str, state: str, __: str) -> Any:
+        return await asyncio.to_thread(_sweeps, connect, search, state)
+
+
+def _sweeps(connect: Connect, search: str, state: str) -> Component:
+    try:
+        with connect() as client:
+            page = client.sweeps(
+                limit=ROWS,
+                search=search or None,
+                state=None if state == "all" else state,
+            )
+    except LoraAlphaError as error:
+        return note("The service does not answer", f"{error}. This page tries again by itself.", colour="red")
+    if not page.items and not search and state == "all":
+        return nothing_here(
+            "No sweep yet",
+            "A sweep trains one task at many values of α, η and r, and fits how the best α grows with rank.",
+            "/new",
+            "Create the first sweep",
+        )
+    if not page.items:
+        return dmc.Text("No sweep matches.", c="dimmed", py="xl")
+    more = f"The newest {ROWS} are shown; search to find older ones." if page.next else ""
+    return table(
+        ["name", "workload", "state", "progress", "runs", "left", "created"],
+        [_row(sweep) for sweep in page.items],
+        caption=more,
+    )
+
+
+def _row(sweep: Sweep) -> list[Any]:
+    counts = sweep.counts
+    runs = f"{counts.finished} / {counts.total}"
+    extra = [f"{count} {name}" for name, count in _bad(sweep) if count]
+    return [
+        dcc.Link(sweep.name, href=f"/sweep/{sweep.id}", className="row-link"),
+        sweep.workload,
+        badge(sweep.state),
+        dmc.Progress(value=100 * sweep.progress, w=140, size="md", **{"aria-label": "progress"}),
+        ", ".join([runs, *extra]),
+        time_left(sweep),
+        sweep.created_at.strftime("%Y-%m-%d %H:%M"),
+    ]
+
+
+def _bad(sweep: Sweep) -> list[tuple[str, int]]:
+    counts = sweep.counts
+    return [("diverged", counts.diverged), ("failed", counts.failed), ("lost", counts.lost)]
+
+
+def time_left(sweep: Sweep) -> str:
+    """``about 40 s``, or nothing once the sweep has ended."""
+    if sweep.eta_seconds is None:
+        return ""
+    seconds = sweep.eta_seconds
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"

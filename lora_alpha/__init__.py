@@ -1,0 +1,1 @@
+"""The science of LoRA scaling: adapters, packed training, curvature and law fitting."""

@@ -1,0 +1,1 @@
+"""From losses of cells to optima, laws and verdicts: numpy and scipy, no torch."""

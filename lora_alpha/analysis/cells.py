@@ -1,0 +1,146 @@
+"""Runs that differ in their seed alone, taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+Status = Literal["finished", "failed", "pending"]
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What the analysis knows of one run.
+
+    Attributes:
+        method: Fine-tuning method.
+        rank: Rank, None for full fine-tuning.
+        alpha: α as configured, None for full fine-tuning.
+        scale: Effective scale s.
+        lr: Learning rate η.
+        seed: Seed.
+        status: ``finished``, ``failed`` (or lost, or cancelled), ``pending``.
+        loss: Held-out loss; None unless finished and finite.
+        diverged: The run became non-finite or left every sensible range.
+        lr_ratio: lr_B / lr_A.
+        forgetting: Loss on the source task, if the workload has one.
+    """
+
+    method: str
+    rank: int | None
+    alpha: float | None
+    scale: float | None
+    lr: float
+    seed: int
+    status: Status
+    loss: float | None
+    diverged: bool = False
+    lr_ratio: float = 1.0
+    forgetting: float | None = None
+
+
+CellKey = tuple[str, int | None, float | None, float, float]
+
+
+@dataclass(frozen=True)
+class CellStats:
+    """The seeds of one (method, rank, α, lr, lr_ratio).
+
+    ``mean``, ``std`` (n-1) and the 95 % interval are over finite losses; diverged, failed and pending runs
+    are counted, never averaged. ``losses`` maps seed to loss.
+    """
+
+    method: str
+    rank: int | None
+    alpha: float | None
+    scale: float | None
+    lr: float
+    lr_ratio: float
+    losses: dict[int, float]
+    mean: float | None
+    std: float | None
+    ci_low: float | None
+    ci_high: float | None
+    num_diverged: int
+    num_failed: int
+    num_pending: int
+    forgetting: float | None
+
+    @property
+    def n(self) -> int:
+        """Finite losses."""
+        return len(self.losses)
+
+    @property
+    def measured(self) -> bool:
+        """Whether the cell may be an optimum: some loss, and no seed of it diverged."""
+        return self.mean is not None and self.num_diverged == 0
+
+
+def make_cells(outcomes: Iterable[RunOutcome]) -> list[CellStats]:
+    """Group runs into cells, sorted by method, lr, lr_ratio, rank, α.
+
+    The interval is mean ± t·s/√n with s pooled over the cells of the same method and rank, whose
+    degrees of freedom add up: with 3 seeds a cell's own s is nearly worthless.
+
+    >>> runs = [RunOutcome("lora", 4, 8.0, 2.0, 1e-3, seed, "finished", 1.0 + seed) for seed in range(3)]
+    >>> cell, = make_cells(runs)
+    >>> cell.n, cell.mean, cell.std
+    (3, 2.0, 1.0)
+    """
+    groups: dict[CellKey, list[RunOutcome]] = {}
+    for run in outcomes:
+        groups.setdefault((run.method, run.rank, run.alpha, run.lr, run.lr_ratio), []).append(run)
+    pooled = _pooled_variance(groups)
+    cells = [_cell(members, *pooled[key[0], key[1]]) for key, members in groups.items()]
+    return sorted(cells, key=lambda c: (c.method, c.lr, c.lr_ratio, c.rank or 0, c.alpha or 0.0))
+
+
+def _pooled_variance(
+    groups: dict[CellKey, list[RunOutcome]],
+) -> dict[tuple[str, int | None], tuple[float, int]]:
+    squares: dict[tuple[str, int | None], tuple[float, int]] = {}
+    for key, members in groups.items():
+        losses = np.array(_finite(members))
+        total, freedom = squares.get((key[0], key[1]), (0.0, 0))
+        if len(losses) > 1:
+            total += float(((losses - losses.mean()) ** 2).sum())
+            freedom += len(losses) - 1
+        squares[key[0], key[1]] = (total, freedom)
+    return {key: (total / freedom if freedom else 0.0, freedom) for key, (total, freedom) in squares.items()}
+
+
+def _cell(members: Sequence[RunOutcome], variance: float, freedom: int) -> CellStats:
+    first = members[0]
+    losses = {run.seed: run.loss for run in members if run.loss is not None and not run.diverged}
+    values = np.array(list(losses.values()))
+    mean = float(values.mean()) if len(values) else None
+    half = None
+    if mean is not None and freedom:
+        half = float(stats.t.ppf(0.975, freedom) * np.sqrt(variance / len(values)))
+    kept = [run.forgetting for run in members if run.forgetting is not None and not run.diverged]
+    return CellStats(
+        method=first.method,
+        rank=first.rank,
+        alpha=first.alpha,
+        scale=first.scale,
+        lr=first.lr,
+        lr_ratio=first.lr_ratio,
+        losses=losses,
+        mean=mean,
+        std=float(values.std(ddof=1)) if len(values) > 1 else None,
+        ci_low=None if mean is None or half is None else mean - half,
+        ci_high=None if mean is None or half is None else mean + half,
+        num_diverged=sum(run.diverged for run in members),
+        num_failed=sum(run.status == "failed" for run in members),
+        num_pending=sum(run.status == "pending" for run in members),
+        forgetting=float(np.mean(kept)) if kept else None,
+    )
+
+
+def _finite(members: Sequence[RunOutcome]) -> list[float]:
+    return [run.loss for run in members if run.loss is not None and not run.diverged]

@@ -1,0 +1,128 @@
+"""Is raising α as good as raising η? Best over η at fixed α against best over α at fixed η."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from lora_alpha.analysis.cells import CellStats
+
+Verdict = Literal["equivalent", "alpha_better", "lr_better", "not_enough_data"]
+MARGIN = 0.02
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """The comparison at one (method, rank), paired by seed.
+
+    ``difference`` is the mean over seeds of (loss by the α route - loss by the η route) / mean loss: negative
+    means α is better. ``low``, ``high``: its 95 % interval. The verdict is ``equivalent`` if the 90 %
+    interval lies within ± margin (two one-sided tests at 5 %), else better or worse if the 95 % interval
+    excludes 0.
+    """
+
+    method: str
+    rank: int
+    base_alpha: float
+    base_lr: float
+    best_alpha: float | None
+    best_lr: float | None
+    loss_alpha_route: float | None
+    loss_lr_route: float | None
+    diverged_alpha_route: int
+    diverged_lr_route: int
+    difference: float | None
+    low: float | None
+    high: float | None
+    margin: float
+    num_seeds: int
+    verdict: Verdict
+    reason: str
+
+
+def compare_routes(cells: Sequence[CellStats], *, margin: float = MARGIN) -> list[Equivalence]:
+    """One comparison for each method and rank that has a grid of α and η.
+
+    The base point is the smallest α and the smallest η: the timid corner from which both routes start. Each
+    route takes its best cell by the mean over seeds, then the seeds are compared pairwise.
+
+    Source: Schuirmann 1987 for the two one-sided tests.
+    """
+    groups: dict[tuple[str, int], list[CellStats]] = {}
+    for cell in cells:
+        if cell.rank is not None and cell.alpha is not None and cell.lr_ratio == 1.0:
+            groups.setdefault((cell.method, cell.rank), []).append(cell)
+    return [_compare(method, rank, group, margin) for (method, rank), group in sorted(groups.items())]
+
+
+def _compare(method: str, rank: int, cells: Sequence[CellStats], margin: float) -> Equivalence:
+    base_alpha = min(cell.alpha for cell in cells if cell.alpha is not None)
+    base_lr = min(cell.lr for cell in cells)
+    alpha_route = [cell for cell in cells if cell.lr == base_lr]
+    lr_route = [cell for cell in cells if cell.alpha == base_alpha]
+    by_alpha, by_lr = _best(alpha_route), _best(lr_route)
+    seeds = sorted(set(by_alpha.losses) & set(by_lr.losses)) if by_alpha and by_lr else []
+    difference = low = high = None
+    verdict: Verdict = "not_enough_data"
+    if len(alpha_route) < 2 or len(lr_route) < 2:
+        reason = "needs at least two α at the smallest η and two η at the smallest α"
+    elif by_alpha is None or by_lr is None:
+        reason = "no cell of one of the routes finished without a divergence"
+    elif len(seeds) < 2:
+        reason = f"{len(seeds)} seed in common: needs at least 2, better 3"
+    else:
+        pairs = np.array([[by_alpha.losses[seed], by_lr.losses[seed]] for seed in seeds])
+        relative = (pairs[:, 0] - pairs[:, 1]) / pairs.mean()
+        difference, low, high, verdict = _verdict(relative, margin)
+        reason = _sentence(verdict, difference, low, high, margin)
+    return Equivalence(
+        method=method,
+        rank=rank,
+        base_alpha=base_alpha,
+        base_lr=base_lr,
+        best_alpha=by_alpha.alpha if by_alpha else None,
+        best_lr=by_lr.lr if by_lr else None,
+        loss_alpha_route=by_alpha.mean if by_alpha else None,
+        loss_lr_route=by_lr.mean if by_lr else None,
+        diverged_alpha_route=sum(cell.num_diverged for cell in alpha_route),
+        diverged_lr_route=sum(cell.num_diverged for cell in lr_route),
+        difference=difference,
+        low=low,
+        high=high,
+        margin=margin,
+        num_seeds=len(seeds),
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def _best(cells: Sequence[CellStats]) -> CellStats | None:
+    measured = [cell for cell in cells if cell.measured]
+    return min(measured, key=lambda cell: cell.mean if cell.mean is not None else math.inf, default=None)
+
+
+def _verdict(relative: np.ndarray, margin: float) -> tuple[float, float, float, Verdict]:
+    n = len(relative)
+    mean, error = float(relative.mean()), float(relative.std(ddof=1) / math.sqrt(n))
+    wide, narrow = (float(stats.t.ppf(level, n - 1)) * error for level in (0.975, 0.95))
+    low, high = mean - wide, mean + wide
+    if -margin < mean - narrow and mean + narrow < margin:
+        return mean, low, high, "equivalent"
+    if high < 0:
+        return mean, low, high, "alpha_better"
+    return mean, low, high, "lr_better" if low > 0 else "not_enough_data"
+
+
+def _sentence(verdict: Verdict, mean: float, low: float, high: float, margin: float) -> str:
+    interval = f"{mean:+.1%} (95 % interval {low:+.1%} to {high:+.1%})"
+    return {
+        "equivalent": f"the α route's loss differs by {interval}: within ±{margin:.0%}",
+        "alpha_better": f"the α route's loss is lower: {interval}",
+        "lr_better": f"the α route's loss is higher: {interval}",
+        "not_enough_data": f"{interval}: neither within ±{margin:.0%} nor clear of 0; add seeds",
+    }[verdict]

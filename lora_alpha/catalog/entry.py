@@ -1,0 +1,64 @@
+"""The record that describes one workload."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel
+
+from lora_alpha.spec import Frozen, Optimizer, Schedule
+
+Family = Literal["sft", "reasoning-sft", "reasoning-rl", "multimodal", "classification", "synthetic"]
+
+
+class SweepDefaults(Frozen):
+    """What a sweep of this workload uses where the request is silent."""
+
+    methods: list[str] = ["lora"]
+    ranks: list[int]
+    alphas: list[float]
+    lrs: list[float] = [2e-4]
+    seeds: list[int] = [0, 1, 2]
+    steps: int
+    batch_size: int
+    optimizer: Optimizer = "adamw"
+    schedule: Schedule = "cosine"
+    warmup: int = 10
+    eval_every: int = 25
+    checkpoint_steps: int = 100
+    dynamics_every: int = 50  # 2–5 % of a step on the built-in workloads (benchmarks/dynamics.py)
+
+
+@dataclass(frozen=True)
+class WorkloadInfo:
+    """One workload as people see it.
+
+    Attributes:
+        name: Key in requests; also the item's id in the API.
+        family: Task family.
+        title: A few words for menus.
+        summary: What is trained on what, one or two sentences.
+        regime: Which regime of the α law it sits in, honestly.
+        metric: What ``eval_loss`` measures, with its unit.
+        forgetting: What ``forgetting_loss`` measures, or "" if there is no source task.
+        options: Pydantic model of ``workload_options``; every field has a default and a description.
+        defaults: Sweep defaults.
+        seconds_per_step: Rough seconds for one configuration's optimiser step in a full pack on one
+            CPU core at the default options: for time estimates before any run was measured.
+        tokens_per_example: Rows that one example puts through each adapted layer; for pack sizes.
+        pack_limit: Most configurations that one pack may hold.
+    """
+
+    name: str
+    family: Family
+    title: str
+    summary: str
+    regime: str
+    metric: str
+    forgetting: str
+    options: type[BaseModel]
+    defaults: SweepDefaults
+    seconds_per_step: float
+    tokens_per_example: int = 1
+    pack_limit: int = 64

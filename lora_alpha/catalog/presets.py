@@ -1,0 +1,147 @@
+"""Ready-made sweeps that each show one claim, with what to expect in honest words.
+
+Torch-free, as everything here: a preset is a request like any other and goes through ``resolve``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lora_alpha.errors import FieldProblem, InvalidSpec
+from lora_alpha.schemas import SweepRequest
+from lora_alpha.spec import Configuration, ProbePlan
+
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named sweep.
+
+    Attributes:
+        name: Key in addresses and on the command line.
+        title: A few words for menus.
+        question: What the sweep answers.
+        expect: What it showed when it was measured, the unwelcome parts included.
+        page: The page that answers the question: ``dynamics``, ``curvature`` or ``convergence``.
+        request: The sweep itself.
+    """
+
+    name: str
+    title: str
+    question: str
+    expect: str
+    page: str
+    request: SweepRequest
+
+
+def preset(name: str) -> Preset:
+    """The preset ``name``.
+
+    Raises:
+        InvalidSpec: If there is none; the message lists those that exist.
+    """
+    if name not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise InvalidSpec([FieldProblem("preset", f"got {name!r}: choose one of {known}")])
+    return PRESETS[name]
+
+
+def _alpha_against_lr() -> Iterable[Configuration]:
+    """From one base point (rank 16, α 16, η 5e-4): α×k and η×k."""
+    for seed in SEEDS:
+        for k in (1, 4, 16, 32, 64, 128, 256):
+            yield Configuration(method="lora", rank=16, alpha=16.0 * k, lr=5e-4, seed=seed)
+            if k > 1:
+                yield Configuration(method="lora", rank=16, alpha=16.0, lr=5e-4 * k, seed=seed)
+
+
+def _identity() -> Iterable[Configuration]:
+    """α×k beside lr_B×k with its conditions, and with A frozen beside η×k."""
+    for seed in SEEDS:
+        for k in (4.0, 64.0):
+            for method in ("lora", "lora-fa"):
+                scaled = Configuration(method=method, rank=8, alpha=16.0 * k, lr=5e-4, seed=seed)
+                conditions = {"alpha": 16.0, "eps_ratio": 1 / k, "weight_decay_ratio": 1 / k}
+                # With A frozen there is one learning rate to raise, otherwise it is B's alone.
+                faster = {"lr": 5e-4 * k} if method == "lora-fa" else {"lr_ratio": k}
+                yield scaled
+                yield scaled.model_copy(update=conditions | faster)
+
+
+PRESETS: dict[str, Preset] = {
+    item.name: item
+    for item in (
+        Preset(
+            name="alpha-vs-lr",
+            title="α×k versus η×k",
+            question="Is raising α by k the same as raising the learning rate by k?",
+            expect=(
+                "No. η×128 diverges while α×256 stays stable, and the drift ratio grows with η but not with "
+                "α. Yet at α×256 the loss is far worse than at a modest k, and the best loss of all is found "
+                "along η (about k = 16), not along α: stability is what α buys here, not a better optimum."
+            ),
+            page="dynamics",
+            request=SweepRequest(
+                name="α×k versus η×k",
+                workload="mlp",
+                workload_options={"width": 128, "shift_rank": "full"},
+                steps=300,
+                batch_size=64,
+                schedule="constant",
+                warmup=0,
+                dynamics_every=10,
+                cells=list(_alpha_against_lr()),
+                tags=["preset:alpha-vs-lr"],
+            ),
+        ),
+        Preset(
+            name="identity",
+            title="α×k is lr_B×k",
+            question="What exactly does α do under Adam?",
+            expect=(
+                "α×k at η trains exactly as lr_A = η, lr_B = k·η (with ε and weight decay of B divided by "
+                "k): each pair of curves lies on one line, and bit for bit within one pack, because k is a "
+                "power of two. With A frozen (LoRA-FA) α×k is η×k as well. So α and η differ in A's learning "
+                "rate alone."
+            ),
+            page="convergence",
+            request=SweepRequest(
+                name="α×k is lr_B×k",
+                workload="mlp",
+                workload_options={"width": 64},
+                steps=200,
+                batch_size=64,
+                weight_decay=0.1,
+                dynamics_every=10,
+                cells=list(_identity()),
+                tags=["preset:identity"],
+            ),
+        ),
+        Preset(
+            name="spectral-suppression",
+            title="Spectral suppression",
+            question="How sharp is the loss in LoRA coordinates, against full-weight coordinates?",
+            expect=(
+                "At α = r the largest curvature in LoRA coordinates is a fraction of that in full-weight "
+                "coordinates; it grows between s and s², and the two meet near or below α = √(3·in·r). At "
+                "low rank the gradient's block decides and they meet earlier. Curvature is indefinite "
+                "throughout."
+            ),
+            page="curvature",
+            request=SweepRequest(
+                name="Spectral suppression",
+                workload="mlp",
+                workload_options={"width": 64},
+                ranks=[2, 8],
+                alphas=[float(2**exponent) for exponent in range(1, 10)],
+                seeds=[0],
+                steps=100,
+                batch_size=64,
+                probes=ProbePlan(at=["init", "end"], kinds=["extremes"], spaces=["lora", "full"]),
+                tags=["preset:spectral-suppression"],
+            ),
+        ),
+    )
+}

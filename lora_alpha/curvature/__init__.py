@@ -1,0 +1,1 @@
+"""Hessian-vector products, Lanczos, spectral density and trace."""

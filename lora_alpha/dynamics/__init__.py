@@ -1,0 +1,1 @@
+"""Statistics of single optimiser steps: signal, drift, norms."""

@@ -1,0 +1,1 @@
+"""PEFT adapters in and out, a trainer callback, importers of outside runs."""

@@ -1,0 +1,1 @@
+"""LoRA layers, packed LoRA layers, small built-in networks and the fine-tuning methods."""

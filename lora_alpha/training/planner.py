@@ -1,0 +1,92 @@
+"""How a sweep is cut into packs. Torch-free: the service plans at submit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from lora_alpha.catalog import workload_info
+from lora_alpha.methods import METHODS
+from lora_alpha.spec import Configuration, TrainSpec
+
+# Rows of one adapted layer that a pack may push through at once. Beyond it one more configuration no longer
+# saves time, since the base GEMM is long past the point where dispatch dominates; memory grows all the same.
+ROW_BUDGET = 16_384
+# Packs per worker: enough that the last ones even out, few enough that packing still pays.
+PACKS_PER_WORKER = 3
+# A full fine-tuning configuration costs about this much rank (its weights dominate a step).
+FULL_RANK = 256
+# Work of a configuration that does not depend on its rank, in units of rank.
+BASE_RANK = 64
+
+
+def plan_packs(
+    train: TrainSpec, configurations: Sequence[Configuration], *, num_workers: int
+) -> list[list[int]]:
+    """Cut configurations into packs that workers train one at a time.
+
+    Configurations are sorted by method, rank and learning rate, so that a pack has few rank groups; full
+    fine-tuning never shares a pack with adapters. Packs hold about equal work.
+
+    Args:
+        train: What the configurations share.
+        configurations: Configurations in the sweep's order.
+        num_workers: Workers that will share the packs, ≥ 1.
+
+    Returns:
+        Packs as indices into ``configurations``, largest first; every index exactly once.
+    """
+    limit = pack_limit(train)
+    packs: list[list[int]] = []
+    for full in (False, True):
+        members = [
+            index for index, c in enumerate(configurations) if (not METHODS[c.method].uses_rank) == full
+        ]
+        if members:
+            size = max(1, limit // 8) if full else limit
+            packs += _cut(members, configurations, limit=size, num_workers=max(1, num_workers))
+    return sorted(packs, key=lambda pack: -sum(_work(configurations[index]) for index in pack))
+
+
+def pack_limit(train: TrainSpec) -> int:
+    """Most configurations of ``train`` in one pack, by rows and by the workload's own limit."""
+    info = workload_info(train.workload)
+    rows = train.batch_size * info.tokens_per_example
+    return max(1, min(info.pack_limit, ROW_BUDGET // max(1, rows)))
+
+
+def estimate_seconds(train: TrainSpec, *, num_runs: int, num_workers: int) -> float:
+    """Rough seconds until ``num_runs`` runs are done, from the catalogue's figure for one core."""
+    info = workload_info(train.workload)
+    batch = train.batch_size / info.defaults.batch_size
+    return info.seconds_per_step * batch * train.steps * num_runs / max(1, min(num_workers, num_runs))
+
+
+def _cut(
+    members: Sequence[int], configurations: Sequence[Configuration], *, limit: int, num_workers: int
+) -> list[list[int]]:
+    ordered = sorted(members, key=lambda index: _sort_key(configurations[index]))
+    least = math.ceil(len(ordered) / limit)
+    wanted = max(least, min(len(ordered), num_workers * PACKS_PER_WORKER))
+    # A multiple of the workers, so that no worker idles through the last round.
+    wanted = min(len(ordered), math.ceil(wanted / num_workers) * num_workers)
+    total = sum(_work(configurations[index]) for index in ordered)
+    packs: list[list[int]] = [[]]
+    done = 0.0
+    for index in ordered:
+        full = len(packs[-1]) >= limit
+        share = done >= total * len(packs) / wanted - 1e-9
+        if packs[-1] and (full or (share and len(packs) < wanted)):
+            packs.append([])
+        packs[-1].append(index)
+        done += _work(configurations[index])
+    return packs
+
+
+def _work(configuration: Configuration) -> float:
+    return BASE_RANK + (configuration.rank or FULL_RANK)
+
+
+def _sort_key(configuration: Configuration) -> tuple[str, int, float, float]:
+    c = configuration
+    return (c.method, c.rank or 0, c.lr, c.alpha or 0.0)

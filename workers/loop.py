@@ -1,0 +1,191 @@
+"""The claim loop: what a worker does each time the bell rings."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+
+from backend.services.states import refresh_state
+from backend.settings import Settings
+from backend.store.engines import Store
+from backend.store.jobs import (
+    ClaimedJob,
+    Signals,
+    cancel_running_job,
+    claim_job,
+    fence,
+    hand_back,
+    new_id,
+    release_job,
+)
+from backend.store.tables import WorkerRow
+from lora_alpha.errors import LeaseLost
+from workers.runner_host import RunnerHost
+
+POLL_S = 0.1
+LOG = logging.getLogger("lora_alpha.worker")
+
+
+class WorkerLoop:
+    """Claims jobs and runs them in the warm runner, one at a time, until none is queued.
+
+    A message says only that there may be work, so every ring drains the queue; a lost message costs one
+    ringing interval of the reconciler.
+    """
+
+    def __init__(self, store: Store, settings: Settings, *, device: str, queues: tuple[str, ...]) -> None:
+        self.store = store
+        self.settings = settings
+        self.device = device
+        self.queues = queues
+        self.id = new_id()
+        self.draining = threading.Event()
+        self.closed = threading.Event()
+        self.job_id: str | None = None
+        self.runner = RunnerHost(device=device, log_path=settings.home / "logs" / f"runner-{self.id}.log")
+        self._busy = threading.Lock()
+
+    def start(self) -> None:
+        """Register, begin heartbeats, warm the runner."""
+        now = time.time()
+        with self.store.write() as session:
+            session.add(
+                WorkerRow(
+                    id=self.id,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    device=self.device,
+                    queue=",".join(self.queues),
+                    state="idle",
+                    started=now,
+                    heartbeat=now,
+                )
+            )
+        self.runner.warm_up()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def work(self) -> int:
+        """Run queued jobs until none is left; returns how many were run."""
+        count = 0
+        with self._busy:
+            while not self.draining.is_set():
+                job = claim_job(
+                    self.store,
+                    owner=self.id,
+                    queues=self.queues,
+                    now=time.time(),
+                    lease_s=self.settings.lease_s,
+                )
+                if job is None:
+                    break
+                self.job_id = job.id
+                self._beat_once()
+                self._run(job)
+                self.job_id = None
+                count += 1
+        self._beat_once()
+        return count
+
+    def drain(self) -> None:
+        """Stop claiming; the running job goes back to the queue at its next checkpoint."""
+        self.draining.set()
+        self.runner.drain()
+
+    def close(self) -> None:
+        """Leave: the runner ends, the registration goes."""
+        self.closed.set()
+        self.runner.close()
+        with self.store.write() as session:
+            row = session.get(WorkerRow, self.id)
+            if row is not None:
+                row.state, row.job_id, row.heartbeat = "gone", None, time.time()
+
+    def _run(self, job: ClaimedJob) -> None:
+        if job.sweep_id is not None:
+            with self.store.write() as session:
+                refresh_state(session, job.sweep_id, now=time.time())
+        self.runner.submit(job)
+        try:
+            self._watch(job)
+        except LeaseLost as lost:
+            LOG.warning("%s", lost)
+            self.runner.kill()
+        self.runner.warm_up()
+
+    def _watch(self, job: ClaimedJob) -> None:
+        renewed = time.monotonic()
+        cancel_since: float | None = None
+        drain_since: float | None = None
+        while True:
+            done = self.runner.poll(POLL_S)
+            if done is not None:
+                if done["outcome"] in {"failed", "cancelled", "lease_lost"}:
+                    self.runner.kill()  # CUDA state and memory of a job that did not end well
+                return
+            if not self.runner.alive():
+                self._give_back(job, f"the runner died ({_describe_exit(self.runner.exit_status())})")
+                return
+            now = time.monotonic()
+            if self.runner.is_silent(self.settings.lease_s):
+                self.runner.kill()
+                self._give_back(job, f"the runner gave no sign of life for {self.settings.lease_s:.0f} s")
+                return
+            if now - renewed > min(1.0, self.settings.lease_s / 3):
+                renewed = now
+                signals = self._renew(job)
+                cancel_since = (cancel_since or now) if signals.cancel else None
+            if cancel_since is not None and now - cancel_since > self.settings.cancel_grace_s:
+                self.runner.kill()
+                self._end_cancelled(job)
+                return
+            if self.draining.is_set():
+                drain_since = drain_since or now
+                if now - drain_since > self.settings.drain_s:
+                    self.runner.kill()
+                    self._release(job)
+                    return
+
+    def _renew(self, job: ClaimedJob) -> Signals:
+        with self.store.write() as session:
+            return fence(session, job, now=time.time(), lease_s=self.settings.lease_s)
+
+    def _end_cancelled(self, job: ClaimedJob) -> None:
+        with self.store.write() as session:
+            cancel_running_job(session, job, now=time.time())
+            if job.sweep_id is not None:
+                refresh_state(session, job.sweep_id, now=time.time())
+
+    def _release(self, job: ClaimedJob) -> None:
+        with self.store.write() as session:
+            release_job(session, job)
+            if job.sweep_id is not None:
+                refresh_state(session, job.sweep_id, now=time.time())
+
+    def _give_back(self, job: ClaimedJob, error: str) -> None:
+        LOG.warning("job %s: %s", job.id, error)
+        hand_back(self.store, job, now=time.time(), error=error, log_tail=self.runner.log_tail())
+        if job.sweep_id is not None:
+            with self.store.write() as session:
+                refresh_state(session, job.sweep_id, now=time.time())
+
+    def _beat(self) -> None:
+        while not self.closed.wait(self.settings.lease_s / 3):
+            self._beat_once()
+
+    def _beat_once(self) -> None:
+        state = "draining" if self.draining.is_set() else "busy" if self.job_id else "idle"
+        with self.store.write() as session:
+            row = session.get(WorkerRow, self.id)
+            if row is not None:
+                row.state, row.job_id, row.heartbeat = state, self.job_id, time.time()
+
+
+def _describe_exit(status: int | None) -> str:
+    if status is None:
+        return "status unknown"
+    if status == -9:
+        return "killed: out of memory, or by hand"
+    return f"signal {-status}" if status < 0 else f"exit status {status}"
