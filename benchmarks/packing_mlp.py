@@ -1,7 +1,8 @@
 """Packed sweeps of the ``mlp`` against training one configuration at a time, per configuration-step.
 
 The rival is a plain eager loop as one would write it: ``nn.Linear`` plus two matrices, ``torch.optim.AdamW``
-in whichever of its implementations (for-loop, foreach, fused) is fastest here, batches cut from the same data.
+in whichever of its implementations (for-loop, foreach, fused) is fastest here, batches cut from the same
+data.
 Both take turns in one process on one thread; each figure is the median of its turns.
 """
 
@@ -39,12 +40,13 @@ class PlainLoRA(nn.Module):
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
+        """W0·x + s·B·A·x."""
         y: Tensor = self.base(x) + F.linear(F.linear(x, self.A), self.B) * self.scale
         return y
 
 
 def main() -> None:
-    """Print µs per configuration-step, packed and one at a time, for the flagship's packs at two widths."""
+    """Print µs per configuration-step, packed and one at a time, at two widths."""
     torch.set_num_threads(1)
     print("width  packed µs  one at a time µs (optimizer)   ratio  wanted")
     for width, wanted in TARGETS.items():
@@ -55,7 +57,7 @@ def main() -> None:
 
 
 def compare(width: int) -> tuple[float, float, str]:
-    """Seconds per configuration-step over the flagship's grid: packed, one at a time, and the rival's kind."""
+    """Seconds per configuration-step over the flagship's grid: packed, one at a time, its optimizer."""
     grid = workload_info("mlp").defaults
     configurations = [
         Configuration(method="lora", rank=rank, alpha=alpha, lr=2e-4, seed=seed)
@@ -76,9 +78,7 @@ def compare(width: int) -> tuple[float, float, str]:
     packed_seconds = 0.0
     plain_seconds = dict.fromkeys(kinds, 0.0)
     turns_packed: list[list[float]] = [[] for _ in packs]
-    turns_plain: dict[str, dict[int, list[float]]] = {
-        kind: {rank: [] for rank in RANKS} for kind in kinds
-    }
+    turns_plain: dict[str, dict[int, list[float]]] = {kind: {rank: [] for rank in RANKS} for kind in kinds}
     for _ in range(TURNS):
         for turns, step in zip(turns_packed, packed, strict=True):
             turns.append(seconds(step))

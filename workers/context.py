@@ -105,7 +105,7 @@ class JobContext:
             return
         now = time.time()
         with self.store.write() as session:
-            release_job(session, self.job, paused=self._pause)
+            release_job(session, self.job)
             self._refresh(session, now)
         raise JobStopped("paused" if self._pause else "released")
 

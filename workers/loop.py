@@ -166,9 +166,9 @@ class WorkerLoop:
 
     def _give_back(self, job: ClaimedJob, error: str) -> None:
         LOG.warning("job %s: %s", job.id, error)
-        hand_back(self.store, job, now=time.time(), error=error, log_tail=self.runner.log_tail())
-        if job.sweep_id is not None:
-            with self.store.write() as session:
+        with self.store.write() as session:
+            hand_back(session, job, now=time.time(), error=error, log_tail=self.runner.log_tail())
+            if job.sweep_id is not None:
                 refresh_state(session, job.sweep_id, now=time.time())
 
     def _beat(self) -> None:

@@ -31,11 +31,12 @@ LOG = logging.getLogger("lora_alpha.runner")
 
 def main() -> None:
     """Serve jobs until standard input closes."""
-    die_with_parent()
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--protocol", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
     options = parser.parse_args()
+    die_with_parent(options.parent)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     with os.fdopen(options.protocol, "w", buffering=1) as pipe:
         Runner(pipe, device=options.device).serve(sys.stdin)

@@ -118,7 +118,7 @@ class RunnerHost:
         command = [sys.executable, "-m", "workers.runner", "--device", self.device]
         with self.log_path.open("ab") as log:
             process = subprocess.Popen(
-                [*command, "--protocol", str(write_end)],
+                [*command, "--protocol", str(write_end), "--parent", str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -297,7 +297,7 @@ def jobs_to_ring(store: Store, *, now: float, ring_after_s: float, idle_since: f
     return rung
 
 
-def _unrung(before: float) -> Select[tuple[JobRow]]:
+def _unrung(before: float) -> Select[JobRow]:
     return (
         select(JobRow)
         .where(JobRow.state == "queued", or_(JobRow.rung.is_(None), JobRow.rung < before))
@@ -349,7 +349,7 @@ def _owned(job: ClaimedJob) -> Update:
     )
 
 
-def _end(session: Session, job: ClaimedJob, *, state: str, now: float | None, **values: Any) -> None:
+def _end(session: Session, job: ClaimedJob, *, state: Any, now: float | None, **values: Any) -> None:
     result = session.execute(_owned(job).values(state=state, finished=now, **values))
     assert isinstance(result, CursorResult)
     if result.rowcount == 0:

@@ -90,9 +90,8 @@ def serve_api(*, host: str, port: int, with_dashboard: bool) -> None:
 
 def serve_dashboard(*, api: str, host: str, port: int) -> None:
     """Serve the dashboard in this process for an API elsewhere."""
-    from dashboard.app import mount_dashboard
-
     from backend.security import Guard
+    from dashboard.app import mount_dashboard
 
     settings = get_settings()
     check_bind(host, settings)
