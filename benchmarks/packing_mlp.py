@@ -1,9 +1,10 @@
 """Packed sweeps of the ``mlp`` against training one configuration at a time, per configuration-step.
 
 The rival is a plain eager loop as one would write it: ``nn.Linear`` plus two matrices, ``torch.optim.AdamW``
-in whichever of its implementations (for-loop, foreach, fused) is fastest here, batches cut from the same
-data.
-Both take turns in one process on one thread; each figure is the median of its turns.
+with its defaults, and again with whichever of its implementations (for-loop, foreach, fused) is fastest here;
+batches are cut from the same data. Both take turns in one process on one thread; each figure is the median of
+its turns. The floor is the arithmetic alone: the floating-point operations of a step at this machine's
+matrix-product rate, which no way of training can beat.
 """
 
 from __future__ import annotations
@@ -48,15 +49,36 @@ class PlainLoRA(nn.Module):
 def main() -> None:
     """Print µs per configuration-step, packed and one at a time, at two widths."""
     torch.set_num_threads(1)
-    print("width  packed µs  one at a time µs (optimizer)   ratio  wanted")
+    rate = product_rate()
+    print(f"matrix products: {rate / 1e9:.0f} GFLOP/s on one thread")
+    print("width   floor  packed   plain loop (ratio)   fastest AdamW (ratio)   wanted")
     for width, wanted in TARGETS.items():
-        packed, plain, kind = compare(width)
-        times = f"{1e6 * packed:10.0f} {1e6 * plain:18.0f} ({kind:8s})"
-        print(f"{width:5d} {times} {plain / packed:12.2f} ≥ {wanted}")
+        packed, plain = compare(width)
+        best = min(plain, key=plain.__getitem__)
+        print(
+            f"{width:5d} {1e6 * work(width) / rate:7.0f} {1e6 * packed:7.0f}"
+            f" {1e6 * plain['defaults']:8.0f} ({plain['defaults'] / packed:.2f})"
+            f" {1e6 * plain[best]:16.0f} ({plain[best] / packed:.2f}, {best})   ≥ {wanted}"
+        )
 
 
-def compare(width: int) -> tuple[float, float, str]:
-    """Seconds per configuration-step over the flagship's grid: packed, one at a time, its optimizer."""
+def product_rate() -> float:
+    """Floating-point operations a second of the matrix products that a step consists of."""
+    x, w = torch.randn(2048, 128), torch.randn(128, 128)
+    out = torch.empty(2048, 128)
+    return 2 * 2048 * 128 * 128 / min(seconds(lambda _: torch.mm(x, w, out=out)) for _ in range(10))
+
+
+def work(width: int) -> float:
+    """Floating-point operations of one configuration-step: mean over the ranks."""
+    batch = workload_info("mlp").defaults.batch_size
+    frozen = (5 + 4) * 2 * batch * width**2  # the first layer's input needs no gradient
+    factors = statistics.mean((10 + 19) * 2 * batch * width * rank for rank in RANKS)
+    return frozen + factors
+
+
+def compare(width: int) -> tuple[float, dict[str, float]]:
+    """Seconds per configuration-step over the flagship's grid: packed, and one at a time by optimizer."""
     grid = workload_info("mlp").defaults
     configurations = [
         Configuration(method="lora", rank=rank, alpha=alpha, lr=2e-4, seed=seed)
@@ -69,13 +91,11 @@ def compare(width: int) -> tuple[float, float, str]:
     )
     packs = plan_packs(train, configurations, num_workers=2)
     packed = [packed_step(train, [configurations[index] for index in pack]) for pack in packs]
-    kinds = {"for-loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
+    kinds = {"defaults": {}, "foreach": {"foreach": True}, "fused": {"fused": True}}
     plain = {
         kind: {rank: plain_step(train, rank=rank, settings=settings) for rank in RANKS}
         for kind, settings in kinds.items()
     }
-    packed_seconds = 0.0
-    plain_seconds = dict.fromkeys(kinds, 0.0)
     turns_packed: list[list[float]] = [[] for _ in packs]
     turns_plain: dict[str, dict[int, list[float]]] = {kind: {rank: [] for rank in RANKS} for kind in kinds}
     for _ in range(TURNS):
@@ -85,10 +105,10 @@ def compare(width: int) -> tuple[float, float, str]:
             for rank, step in steps.items():
                 turns_plain[kind][rank].append(seconds(step))
     packed_seconds = sum(statistics.median(turns) for turns in turns_packed) / len(configurations)
-    for kind, by_rank in turns_plain.items():
-        plain_seconds[kind] = statistics.mean(statistics.median(turns) for turns in by_rank.values())
-    best = min(plain_seconds, key=plain_seconds.__getitem__)
-    return packed_seconds, plain_seconds[best], best
+    return packed_seconds, {
+        kind: statistics.mean(statistics.median(turns) for turns in by_rank.values())
+        for kind, by_rank in turns_plain.items()
+    }
 
 
 def packed_step(train: TrainSpec, configurations: list[Configuration]) -> Callable[[int], None]:
