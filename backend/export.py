@@ -52,7 +52,7 @@ OPTIMA = (
 LAW = (
     *("sweep_id", "workload", "method", "lr", "exponent", "exponent_low", "exponent_high", "coefficient"),
     *("coefficient_low", "coefficient_high", "num_ranks", "num_censored", "num_seeds", "num_diverged"),
-    *("num_excluded", "target", "alpha", "lr_ratio"),
+    *("num_excluded", "target", "alpha", "lr_ratio", "bend", "bend_low", "bend_high"),
 )
 PROBES = ("probe_id", "run_id", "step", "space", "kind", "index", "value", "error")
 
@@ -180,8 +180,9 @@ def _optimum_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
 def _law_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
     for sweep, law in _laws(session, sweep_ids):
         fit = [getattr(law.fit, name, None) for name in LAW[4:10]]
-        counts = [getattr(law, name) for name in LAW[10:]]
-        yield (sweep.id, sweep.workload, law.method, law.lr, *fit, *counts)
+        counts = [getattr(law, name) for name in LAW[10:18]]
+        bend = [getattr(law.fit, name, None) for name in LAW[18:]]
+        yield (sweep.id, sweep.workload, law.method, law.lr, *fit, *counts, *bend)
 
 
 def _probe_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:

@@ -48,7 +48,10 @@ class OptimumItem(Wire):
 
 
 class FitItem(Wire):
-    """α* (or η*) = coefficient · rank^exponent with 95 % intervals; scatter of the optima in octaves."""
+    """α* (or η*) = coefficient · rank^exponent with 95 % intervals; scatter in octaves.
+
+    ``bend`` is the quadratic term of log₂ α* in log₂ r: an interval that excludes 0 contradicts a power law.
+    """
 
     exponent: float
     exponent_low: float | None
@@ -57,6 +60,9 @@ class FitItem(Wire):
     coefficient_low: float | None
     coefficient_high: float | None
     scatter_octaves: float
+    bend: float | None = None
+    bend_low: float | None = None
+    bend_high: float | None = None
 
 
 class Band(Wire):

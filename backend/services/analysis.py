@@ -206,12 +206,16 @@ def verdict_on_half(fit: LawFit | None, reasons: Sequence[str]) -> str:
     sign = f"p = {fit.exponent:.2f}"
     if fit.exponent_low is None or fit.exponent_high is None:
         return f"{sign} without an interval: one seed cannot support or contradict p = 1/2."
+    bend = ""
+    if fit.bends and fit.bend is not None:
+        way = "ever faster" if fit.bend > 0 else "ever slower"
+        bend = f" But α* grows {way} with rank: no single power law describes these optima."
     interval = f"{sign}, 95 % interval {fit.exponent_low:.2f} to {fit.exponent_high:.2f}"
     if fit.exponent_low <= 0.5 <= fit.exponent_high:
         also = [name for name, p in (("0", 0.0), ("1", 1.0)) if fit.exponent_low <= p <= fit.exponent_high]
         caveat = f"; but it also contains p = {' and '.join(also)}: too wide to decide" if also else ""
-        return f"{interval}: consistent with √r on this sweep{caveat}."
-    return f"{interval}: this sweep contradicts p = 1/2."
+        return f"{interval}: consistent with √r on this sweep{caveat}.{bend}"
+    return f"{interval}: this sweep contradicts p = 1/2.{bend}"
 
 
 def _show_law(item: Law, found: Sequence[CellStats]) -> LawItem:
@@ -252,6 +256,9 @@ def _show_fit(fit: LawFit | None) -> FitItem | None:
         coefficient_low=fit.coefficient_low,
         coefficient_high=fit.coefficient_high,
         scatter_octaves=fit.scatter,
+        bend=fit.bend,
+        bend_low=fit.bend_low,
+        bend_high=fit.bend_high,
     )
 
 

@@ -75,6 +75,8 @@ def recommend(
         alpha = float(value[0])
         low, high = (None if band is None else float(band[0]) for band in (lower, upper))
         ranks = [optimum.rank for optimum in law.optima]
+        if law.fit.bends:
+            warnings.append("the optima bend away from a power law: between ranks its line is off")
         basis = "interpolated" if min(ranks) <= rank <= max(ranks) else "extrapolated"
         if basis == "extrapolated":
             swept = f"{min(ranks)} to {max(ranks)}"

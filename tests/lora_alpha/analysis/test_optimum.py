@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lora_alpha.analysis.cells import CellStats, RunOutcome, make_cells
+from lora_alpha.analysis.optimum import find_optima, find_optimum, jackknife_half_width
+
+
+def cells_of(losses: dict[float, list[float | None]], *, rank: int = 4) -> list[CellStats]:
+    """Cells by α, one loss a seed; None is a diverged run."""
+    return make_cells(
+        RunOutcome("lora", rank, alpha, alpha / rank, 1e-3, seed, "finished", loss, loss is None)
+        for alpha, values in losses.items()
+        for seed, loss in enumerate(values)
+    )
+
+
+def test_optimum_is_the_vertex_of_the_parabola_through_three_cells() -> None:
+    curve = {8.0: [0.9], 16.0: [0.5], 32.0: [0.42], 64.0: [0.6], 256.0: [2.0]}
+    found = find_optimum(cells_of(curve))
+    a, b, _ = np.polyfit(np.log2([16, 32, 64]), [0.5, 0.42, 0.6], 2)
+    assert found is not None
+    assert math.log2(found.value) == pytest.approx(-b / (2 * a), rel=1e-12)
+    assert found.censored == ""
+    assert found.low is None
+
+
+def test_uneven_grids_have_the_same_vertex() -> None:
+    def loss(alpha: float) -> float:
+        return 1 + (math.log2(alpha) - 5.3) ** 2
+
+    found = find_optimum(cells_of({alpha: [loss(alpha)] for alpha in (4.0, 24.0, 50.0, 512.0)}))
+    assert found is not None
+    assert math.log2(found.value) == pytest.approx(5.3, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("curve", "censored", "bounds"),
+    [
+        ({8: [1.0], 16: [2.0], 32: [3.0]}, "low_edge", (None, 16)),
+        ({8: [3.0], 16: [2.0], 32: [1.0]}, "high_edge", (16, None)),
+        ({8: [3.0], 16: [1.0], 32: [None]}, "cliff", (8, 32)),
+        ({8: [3.0], 16: [1.0], 32: [2.0]}, "", (None, None)),
+        # A cell of which one seed diverged is no candidate, however good its other seeds.
+        ({8: [3.0, 3.0], 16: [1.0, 1.0], 32: [0.5, None]}, "cliff", (8, 32)),
+    ],
+)
+def test_what_an_optimum_at_the_end_of_the_measured_is_called(
+    curve: dict[float, list[float | None]], censored: str, bounds: tuple[float | None, float | None]
+) -> None:
+    found = find_optimum(cells_of({float(alpha): values for alpha, values in curve.items()}))
+    assert found is not None
+    assert found.censored == censored
+    assert (found.bound_low, found.bound_high) == bounds
+
+
+def test_all_diverged_is_no_optimum() -> None:
+    assert find_optimum(cells_of({8.0: [None], 16.0: [None], 32.0: [None]})) is None
+
+
+def test_interval_is_the_jackknife_of_whole_curves() -> None:
+    rng = np.random.default_rng(5)
+    grid = [8.0, 16.0, 32.0, 64.0, 128.0]
+    table = np.array([[1 + (math.log2(a) - 5.2) ** 2 + rng.normal(0, 0.2) for a in grid] for _ in range(4)])
+    found = find_optimum(cells_of({a: list(table[:, i]) for i, a in enumerate(grid)}))
+    assert found is not None
+
+    def vertex(rows: np.ndarray) -> float:
+        y = rows.mean(axis=0)
+        best = int(y.argmin())
+        a, b, _ = np.polyfit(np.log2(grid[best - 1 : best + 2]), y[best - 1 : best + 2], 2)
+        return float(-b / (2 * a))
+
+    without = np.array([vertex(np.delete(table, seed, axis=0)) for seed in range(4)])
+    half = stats.t.ppf(0.975, 3) * math.sqrt(3 / 4 * ((without - without.mean()) ** 2).sum())
+    assert found.low is not None
+    assert found.high is not None
+    assert math.log2(found.high / found.value) == pytest.approx(half, rel=1e-9)
+    assert math.log2(found.value / found.low) == pytest.approx(half, rel=1e-9)
+
+
+def test_jackknife_of_a_mean_is_its_standard_error() -> None:
+    values = np.array([1.0, 2.0, 4.0, 7.0, 11.0])
+    without = [(values.sum() - value) / 4 for value in values]
+    expected = stats.t.ppf(0.975, 4) * values.std(ddof=1) / math.sqrt(5)
+    assert jackknife_half_width(without) == pytest.approx(expected, rel=1e-12)
+    assert jackknife_half_width(without[:1]) is None
+
+
+def test_basin_is_where_interpolated_loss_stays_within_two_percent() -> None:
+    found = find_optimum(cells_of({8.0: [1.2], 16.0: [1.01], 32.0: [1.0], 64.0: [1.04], 128.0: [2.0]}))
+    assert found is not None
+    fine = np.linspace(3, 7, 400_001)
+    inside = np.interp(fine, [3, 4, 5, 6, 7], [1.2, 1.01, 1.0, 1.04, 2.0]) <= 1.02
+    assert math.log2(found.basin_low) == pytest.approx(fine[inside].min(), abs=1e-4)
+    assert math.log2(found.basin_high) == pytest.approx(fine[inside].max(), abs=1e-4)
+    assert not found.basin_open_low
+    assert not found.basin_open_high
+
+
+def test_the_same_cells_give_the_best_lr_at_each_alpha() -> None:
+    runs = [
+        RunOutcome("lora", 4, alpha, alpha / 4, lr, 0, "finished", 1 + (math.log2(lr * alpha) + 4) ** 2)
+        for alpha in (8.0, 16.0, 32.0)
+        for lr in (2.0**-10, 2.0**-9, 2.0**-8, 2.0**-7)
+    ]
+    found = {o.fixed: o.value for o in find_optima(make_cells(runs), target="lr") if not o.censored}
+    assert found == {16.0: pytest.approx(2.0**-8), 32.0: pytest.approx(2.0**-9)}
+
+
+def test_two_cells_are_no_question_of_where_the_best_lies() -> None:
+    assert find_optima(cells_of({8.0: [1.0], 16.0: [2.0]})) == []
