@@ -1,8 +1,8 @@
-# One image for every role; the command chooses which. Build with a CUDA index for GPU workers:
-#   docker build --build-arg PIP_ARGS="--index-url https://download.pytorch.org/whl/cu130" -t lora-alpha .
+# One image for every role; the command chooses which. PIP_ARGS chooses the torch build:
+#   docker build --build-arg PIP_ARGS="--index-url URL" -t lora-alpha .
 FROM python:3.11-slim
 
-ARG PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+ARG PIP_ARGS=""
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 LORA_ALPHA_HOME=/data
 
 RUN useradd --create-home app && mkdir /data && chown app /data
