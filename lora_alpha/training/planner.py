@@ -12,6 +12,8 @@ from lora_alpha.spec import Configuration, TrainSpec
 # Rows of one adapted layer that a pack may push through at once. Beyond it one more configuration no longer
 # saves time, since the base GEMM is long past the point where dispatch dominates; memory grows all the same.
 ROW_BUDGET = 16_384
+# Memory that one pack may fill: the base, and everything a training step keeps.
+MEMORY_BYTES = 4 * 2**30
 # Packs per worker: enough that the last ones even out, few enough that packing still pays.
 PACKS_PER_WORKER = 3
 # A full fine-tuning configuration costs about this much rank (its weights dominate a step).
@@ -48,11 +50,15 @@ def plan_packs(
     return sorted(packs, key=lambda pack: -sum(_work(configurations[index]) for index in pack))
 
 
-def pack_limit(train: TrainSpec) -> int:
-    """Most configurations of ``train`` in one pack, by rows and by the workload's own limit."""
+def pack_limit(train: TrainSpec, *, memory_bytes: int = MEMORY_BYTES) -> int:
+    """Most configurations of ``train`` in one pack: by the workload's own limit, by rows and by memory."""
     info = workload_info(train.workload)
-    rows = train.batch_size * info.tokens_per_example
-    return max(1, min(info.pack_limit, ROW_BUDGET // max(1, rows)))
+    need = info.footprint(train.workload_options, dtype=train.dtype)
+    rows = train.batch_size * max(1, need.tokens_per_example)
+    limit = min(info.pack_limit, ROW_BUDGET // rows)
+    if need.bytes_per_token:
+        limit = min(limit, (memory_bytes - need.base_bytes) // (rows * need.bytes_per_token))
+    return max(1, limit)
 
 
 def estimate_seconds(train: TrainSpec, *, num_runs: int, num_workers: int) -> float:
