@@ -6,7 +6,7 @@ PIP_ARGS ?=
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo up test check format bench clean
+.PHONY: demo up test check format bench tree clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lora-alpha demo $(ARGS)
@@ -26,6 +26,9 @@ check: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+tree:
+	$(PYTHON) docs/tree.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
