@@ -49,7 +49,8 @@ class AlphaSchedule(Frozen):
     """How α moves during training; the run's α is the value that ``factor`` 1 stands for.
 
     ``constant``; ``ramp``: the factor goes linearly from ``start`` to 1 over the first ``ramp_steps``;
-    ``drift``: the factor is controlled so that ``target_metric`` holds ``target``.
+    ``drift``: the factor is controlled, at each step that signal and drift are recorded, so that
+    ``target_metric`` holds ``target``; it stays within 1/16 … 16. Only s moves: A and B stay as they are.
     """
 
     kind: Literal["constant", "ramp", "drift"] = "constant"
@@ -57,6 +58,21 @@ class AlphaSchedule(Frozen):
     ramp_steps: Annotated[int, Field(ge=1)] = 100
     target_metric: Literal["drift_ratio", "update_norm"] = "drift_ratio"
     target: Positive = 0.01
+
+    @property
+    def label(self) -> str:
+        """The schedule in a few words.
+
+        >>> AlphaSchedule(kind="ramp", start=0.1, ramp_steps=300).label
+        'ramp 0.1→1 in 300'
+        >>> AlphaSchedule(kind="drift", target_metric="update_norm", target=2).label
+        'hold update_norm 2'
+        """
+        if self.kind == "ramp":
+            return f"ramp {short_number(self.start)}→1 in {self.ramp_steps}"
+        if self.kind == "drift":
+            return f"hold {self.target_metric} {short_number(self.target)}"
+        return "constant"
 
 
 class Configuration(Frozen):
@@ -222,6 +238,7 @@ def name_runs(train: TrainSpec, configurations: Sequence[Configuration]) -> list
     methods = {c.method for c in configurations}
     lrs = {c.lr for c in configurations}
     ratios = {c.lr_ratio for c in configurations}
+    schedules = {c.alpha_schedule.label for c in configurations}
     runs = []
     for c in configurations:
         parts = [c.method] if len(methods) > 1 or not METHODS[c.method].uses_rank else []
@@ -231,6 +248,8 @@ def name_runs(train: TrainSpec, configurations: Sequence[Configuration]) -> list
             parts.append(f"lr{short_number(c.lr)}")
         if len(ratios) > 1:
             parts.append(f"x{short_number(c.lr_ratio)}")
+        if len(schedules) > 1:
+            parts.append(c.alpha_schedule.label.replace(" ", "_"))
         parts.append(f"s{c.seed}")
         runs.append(RunSpec(name="-".join(parts), train=train, configuration=c))
     return runs

@@ -33,7 +33,12 @@ def resolve(request: SweepRequest) -> SweepSpec:
         info = workload_info(request.workload)
     except InvalidSpec as unknown:
         raise InvalidSpec([*unknown.problems, *_grid_problems(request)]) from None
-    problems = [*_option_problems(info, request), *_grid_problems(request), *_train_problems(request, info)]
+    problems = [
+        *_option_problems(info, request),
+        *_grid_problems(request),
+        *_train_problems(request, info),
+        *_schedule_problems(request, info),
+    ]
     if problems:
         raise InvalidSpec(problems)
     defaults = info.defaults
@@ -158,6 +163,34 @@ def _train_problems(request: SweepRequest, info: WorkloadInfo) -> list[FieldProb
     for field, value, allowed, message in checks:
         if value is not None and not allowed(value):
             problems.append(FieldProblem(field, f"got {value}: must be {message}"))
+    return problems
+
+
+def _schedule_problems(request: SweepRequest, info: WorkloadInfo) -> list[FieldProblem]:
+    """A controlled α needs steps that are watched, and a target that s can move."""
+    optimizer = request.optimizer or info.defaults.optimizer
+    watched = info.defaults.dynamics_every if request.dynamics_every is None else request.dynamics_every
+    schedules = [("alpha_schedule", request.alpha_schedule)]
+    schedules += [
+        (f"cells.{index}.alpha_schedule", cell.alpha_schedule) for index, cell in enumerate(request.cells)
+    ]
+    problems = []
+    for field, schedule in schedules:
+        if schedule.kind != "drift":
+            continue
+        if not watched:
+            message = (
+                "got kind 'drift' with dynamics_every 0: α is controlled at the steps at which signal and "
+                "drift are recorded; set dynamics_every to 1 or more"
+            )
+            problems.append(FieldProblem(f"{field}.kind", message))
+        if schedule.target_metric == "drift_ratio" and optimizer == "adamw":
+            message = (
+                "got 'drift_ratio' with optimizer 'adamw': Adam's steps are as large as the learning rate "
+                "whatever s is, so the drift ratio does not follow α and cannot be held by it; take "
+                "target_metric 'update_norm', or optimizer 'sgd'"
+            )
+            problems.append(FieldProblem(f"{field}.target_metric", message))
     return problems
 
 

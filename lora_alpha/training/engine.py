@@ -29,7 +29,7 @@ from lora_alpha.training.records import (
     StepsDone,
     TrainingEvent,
 )
-from lora_alpha.training.schedules import alpha_factor, lr_factor
+from lora_alpha.training.schedules import AlphaFactors, lr_factor
 from lora_alpha.workloads.base import Workload
 
 # A held-out loss this many times the untrained one (or the whole scale of the metric) is a divergence: no
@@ -107,8 +107,10 @@ class _Session:
         self.wall_time_s = 0.0
         self._clock = time.perf_counter()
         self._buffer: list[Tensor] = []
-        self._schedules = [c.alpha_schedule for c in self.adapters.configurations]
-        self._scheduled = any(schedule.kind != "constant" for schedule in self._schedules)
+        self._alpha = AlphaFactors([c.alpha_schedule for c in self.adapters.configurations])
+        self._own_scale = np.array([c.scale or 1.0 for c in self.adapters.configurations])
+        self._scale = self._caller_order(self._own_scale)
+        self._scale_log: list[FloatArray] = []
         if resume is not None:
             self._load(resume)
 
@@ -137,12 +139,17 @@ class _Session:
         yield self._finished()
 
     def _train_step(self) -> None:
-        if self._scheduled:
-            self._set_alpha()
+        if self._alpha.moves:
+            factors = self._alpha.at(self.step)
+            self.adapters.set_scale_factor(torch.tensor(factors, dtype=torch.float64))
+            self._scale = self._caller_order(self._own_scale * factors)
+            self._scale_log.append(self._scale)
         if self.recorder is not None and (self.step + 1) % self.train.dynamics_every == 0:
             with self.recorder.watch():
                 self._update()
-            self._dynamics.append(self.recorder.metrics)
+            metrics = self.recorder.metrics
+            self._dynamics.append(metrics)
+            self._alpha.observe({name: metrics[name].tolist() for name in self._alpha.watched})
         else:
             self._update()
         self.step += 1
@@ -167,10 +174,6 @@ class _Session:
         )
         self._buffer.append(torch.stack([losses_N.detach().double(), norms_N.double()]))
 
-    def _set_alpha(self) -> None:
-        factors = [alpha_factor(self.step, schedule) for schedule in self._schedules]
-        self.adapters.set_scale_factor(torch.tensor(factors))
-
     def _flush(self) -> list[MetricBlock]:
         """Read the buffered losses, quarantine what is no longer finite, return the blocks."""
         values = torch.stack(self._buffer, dim=2).cpu().numpy()
@@ -184,11 +187,13 @@ class _Session:
             dead_from = max(0, int(self.diverged_step[index]) - first)
             losses[index, dead_from:] = np.nan
             norms[index, dead_from:] = np.nan
-        return [
-            MetricBlock("train_loss", first, 1, losses),
-            MetricBlock("grad_norm", first, 1, norms),
-            *self._dynamics_blocks(),
-        ]
+        blocks = [MetricBlock("train_loss", first, 1, losses), MetricBlock("grad_norm", first, 1, norms)]
+        if self._scale_log:
+            scales = np.stack(self._scale_log, axis=1)
+            self._scale_log.clear()
+            scales[np.isnan(losses)] = np.nan
+            blocks.append(MetricBlock("scale", first, 1, scales))
+        return [*blocks, *self._dynamics_blocks()]
 
     def _dynamics_blocks(self) -> list[MetricBlock]:
         """Statistics of the watched steps; the total ``update_norm`` is left to the evaluations."""
@@ -219,8 +224,6 @@ class _Session:
             name: self._caller_order(tensor.detach().double().cpu().numpy())
             for name, tensor in tensors.items()
         }
-        if self._scheduled:
-            values["scale"] = self._scales()
         loss = values["eval_loss"]
         if self.first_eval is None:
             self.first_eval = loss.copy()
@@ -233,14 +236,10 @@ class _Session:
         better = loss < self.best_loss
         self.best_loss = np.where(better, loss, self.best_loss)
         self.best_step = np.where(better, self.step, self.best_step)
-        self.last = values
-        return [MetricBlock(name, self.step, 1, value[:, None]) for name, value in values.items()]
-
-    def _scales(self) -> FloatArray:
-        scales = np.ones(self.num_configs)
-        for _, group, layer in self.adapters.group_layers():
-            scales[group.start : group.stop] = layer.effective_scale_G.double().cpu().numpy()
-        return self._caller_order(scales)
+        blocks = [MetricBlock(name, self.step, 1, value[:, None]) for name, value in values.items()]
+        # The steps have logged the scale: the run's summary keeps the last one.
+        self.last = {**values, "scale": self._scale} if self._alpha.moves else values
+        return blocks
 
     def _quarantine(self, index: int, step: int) -> None:
         if self.diverged_step[index] >= 0:
@@ -295,6 +294,7 @@ class _Session:
             "step": self.step,
             "adapters": self.adapters.state(),
             "optimizer": self.optimizer.state(),
+            "alpha": self._alpha.state(),
             "diverged_step": self.diverged_step.tolist(),
             "first_eval": self.first_eval.tolist(),
             "best_loss": self.best_loss.tolist(),
@@ -307,6 +307,7 @@ class _Session:
         self.step = state["step"]
         self.adapters.load_state(state["adapters"])
         self.optimizer.load_state(state["optimizer"])
+        self._alpha.load_state(state["alpha"])
         self.diverged_step = np.array(state["diverged_step"])
         self.first_eval = np.array(state["first_eval"])
         self.best_loss = np.array(state["best_loss"])

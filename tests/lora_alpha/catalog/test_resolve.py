@@ -116,3 +116,22 @@ def test_a_gigantic_request_is_refused_at_once() -> None:
 def test_the_largest_allowed_sweep_is_allowed() -> None:
     spec = resolved(ranks=[1], alphas=[1], lrs=[k * 1e-6 for k in range(1, 51)], seeds=list(range(100)))
     assert len(expand(spec)) == 5000 < MAX_RUNS
+
+
+DRIFT = {"kind": "drift", "target_metric": "drift_ratio"}
+NORM = {"kind": "drift", "target_metric": "update_norm"}
+
+
+def test_a_drift_ratio_cannot_be_held_by_alpha_under_adam() -> None:
+    cell = {"method": "lora", "rank": 4, "alpha": 8, "lr": 1e-3, "alpha_schedule": DRIFT}
+    wanted = "take target_metric 'update_norm', or optimizer 'sgd'"
+    assert wanted in problems(alpha_schedule=DRIFT)["alpha_schedule.target_metric"]
+    assert wanted in problems(cells=[cell])["cells.0.alpha_schedule.target_metric"]
+    assert resolved(alpha_schedule=DRIFT, optimizer="sgd").alpha_schedule.kind == "drift"
+    assert resolved(alpha_schedule=NORM).alpha_schedule.target_metric == "update_norm"
+
+
+def test_a_controlled_alpha_needs_watched_steps() -> None:
+    found = problems(alpha_schedule=NORM, dynamics_every=0)
+    assert list(found) == ["alpha_schedule.kind"]
+    assert "set dynamics_every to 1 or more" in found["alpha_schedule.kind"]
