@@ -177,12 +177,14 @@ class PackedAdapters:
         """Per configuration, in the *caller's* order: layer → tensors on the CPU.
 
         For low-rank methods ``A`` (R, I), ``B`` (O, R), ``scale`` (); DoRA adds ``magnitude`` (O,), PiSSA
-        ``A0`` and ``B0``; ``full`` has ``weight`` (O, I).
+        ``A0`` and ``B0``; ``full`` has ``weight`` (O, I). ``base_norm`` () is ‖W0‖_F: what a merge would
+        round is said from it.
         """
         exported: list[dict[str, dict[str, Tensor]]] = [{} for _ in self.configurations]
+        norms = {name: _norm(linear_weight(layer.base)) for name, layer in self.layers.items()}
         for name, group, layer in self.group_layers():
             for place in range(group.start, group.stop):
-                tensors = layer.export(place - group.start)
+                tensors = {**layer.export(place - group.start), "base_norm": norms[name]}
                 exported[self.order[place]][name] = {
                     key: value.detach().cpu().clone() for key, value in tensors.items()
                 }
@@ -284,6 +286,12 @@ def inject(
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, layers[name])
     return PackedAdapters(layers, order=order, configurations=ordered)
+
+
+def _norm(weight: Tensor) -> Tensor:
+    """‖W‖_F, summed in float32 at least."""
+    norm: Tensor = torch.linalg.vector_norm(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+    return norm
 
 
 def _groups(ordered: Sequence[Configuration]) -> list[Group]:
