@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from starlette.background import BackgroundTask
 
 from backend.routes.deps import BackendDep, Cursor, Limit, RunFilters
-from backend.services import runs
+from backend.services import adapters, runs
 from lora_alpha.schemas import Curves, Page, Run, Wire
 
 router = APIRouter(tags=["runs"])
+
+ADAPTER_BLOCK = 2**20  # bytes
 
 
 @router.get("/runs", response_model=Page[Run])
@@ -38,6 +41,22 @@ def read(run_id: str, backend: BackendDep) -> Run:
 def log(run_id: str, backend: BackendDep) -> str:
     """How the run went: state, reason, end of the log."""
     return runs.log(backend.store, run_id)
+
+
+@router.get(
+    "/runs/{run_id}/adapter",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
+)
+def adapter(run_id: str, backend: BackendDep) -> StreamingResponse:
+    """The run's adapter as a zip of a PEFT folder."""
+    file = adapters.export(backend.store, backend.settings, run_id)
+    return StreamingResponse(
+        iter(lambda: file.read(ADAPTER_BLOCK), b""),
+        media_type="application/zip",
+        headers={"Content-Disposition": 'attachment; filename="adapter.zip"'},
+        background=BackgroundTask(file.close),
+    )
 
 
 @router.get("/curves", response_model=Curves)

@@ -180,6 +180,18 @@ def export(
 
 
 @app.command()
+def adapter(
+    run: Annotated[str, typer.Argument(help="Id of a finished run.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    api: Api = DEFAULT_API,
+) -> None:
+    """Download a run's adapter as a folder that PeftModel.from_pretrained loads."""
+    from lora_alpha.cli.remote import download_adapter
+
+    download_adapter(api, run=run, out=out)
+
+
+@app.command()
 def recommend(
     sweep: Annotated[str, typer.Option(help="Sweep to read from.")],
     rank: Annotated[int, typer.Option(help="Rank you will train with.", min=1)],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,19 @@ def write_csv_folder(client: Client, folder: Path, *, sweeps: Sequence[str] | No
     for kind in CSV_KINDS:
         with (folder / f"{kind}.csv").open("wb") as file:
             file.writelines(client.export_csv(kind, sweeps))
+
+
+def download_adapter(api: str, *, run: str, out: Path) -> None:
+    """Unpack the PEFT folder of ``run`` into ``out``; say where, and what its README warns of."""
+    with _client(api) as client, tempfile.TemporaryFile() as file:
+        file.writelines(client.run_adapter(run))
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(out)
+    console = Console()
+    console.print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+    for line in (out / "README.md").read_text().splitlines():
+        if line.startswith("- "):
+            console.print(f"[yellow]{line.removeprefix('- ')}[/yellow]")
 
 
 def _client(api: str) -> Client:
