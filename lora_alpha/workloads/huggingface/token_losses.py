@@ -1,0 +1,139 @@
+"""Cross-entropy of chosen tokens of a causal language model, without ever holding all logits.
+
+The decoder's hidden states are taken at the positions that predict a chosen token only, and go through the
+output layer in chunks, each recomputed in the backward pass. Families that do more to their logits than one
+linear layer (a soft cap, a scale) are noticed when the model is loaded, and read through their own forward.
+
+Shapes: R rows, T tokens, M chosen tokens, H width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from lora_alpha.workloads.huggingface.batching import causal_mask
+from lora_alpha.workloads.huggingface.problems import problem
+from lora_alpha.workloads.huggingface.targets import output_layer
+
+# Logits in one chunk: 64 MiB in float32, far above what dispatch costs and far below a model's own size.
+CHUNK_LOGITS = 2**24
+PROBE_TOKENS = 6
+# Relative error of a forward pass: half precision rounds at 2^-8, everything else far below.
+EXACT, ROUNDED = 1e-5, 1e-2
+
+
+def chosen_losses(
+    model: Any, batch: Mapping[str, Tensor], *, chosen: str = "learnt", temperature: float = 1.0
+) -> Tensor:
+    """−log p of every chosen token given what comes before it, nats, (R, T); 0 elsewhere.
+
+    Args:
+        model: A causal language model, adapted or not.
+        batch: ``tokens`` (R, T), the mask ``chosen`` (R, T) of tokens to score, and for packed rows
+            ``segments`` and ``positions``.
+        chosen: Which mask of the batch.
+        temperature: Logits are divided by it.
+    """
+    mask_RT = batch[chosen].clone()
+    mask_RT[:, 0] = False
+    tokens_RT = batch["tokens"]
+    states_MH, head = states_at(model, batch, mask_RT)
+    losses_M = _in_chunks(states_MH, tokens_RT[mask_RT], head, temperature=temperature)
+    losses_RT = torch.zeros(tokens_RT.shape, dtype=losses_M.dtype, device=losses_M.device)
+    return losses_RT.masked_scatter(mask_RT, losses_M)
+
+
+def states_at(
+    model: Any, batch: Mapping[str, Tensor], mask_RT: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """What predicts the tokens in ``mask_RT``, row by row: states (M, ·) and the map from them to logits.
+
+    The states are hidden ones and the map is the output layer, or they are logits already and the map does
+    nothing, where the family's logits are more than one linear layer.
+    """
+    extra = {}
+    if "segments" in batch:
+        extra = {
+            "attention_mask": causal_mask(batch["segments"], dtype=compute_dtype(model)),
+            "position_ids": batch["positions"],
+        }
+    before = mask_RT[:, 1:]
+    if getattr(model, "logits_are_linear", False):
+        states = model.base_model(input_ids=batch["tokens"], use_cache=False, **extra)[0]
+        head = output_layer(model)
+        assert head is not None
+        return states[:, :-1][before], head
+    logits = model(input_ids=batch["tokens"], use_cache=False, **extra).logits
+    return logits[:, :-1][before], nn.Identity()
+
+
+@torch.no_grad()
+def check_causal_lm(model: Any) -> None:
+    """Find out how the model makes logits, and refuse one that looks ahead.
+
+    Sets ``model.logits_are_linear``: whether its logits are its output layer on its decoder's hidden states.
+
+    Raises:
+        InvalidSpec: If a later token changes an earlier one's prediction: the model is no causal one.
+    """
+    device = next(model.parameters()).device
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    first = (torch.arange(PROBE_TOKENS, device=device) * 7 + 1) % vocabulary
+    second = first.clone()
+    second[-1] = (second[-1] + 1) % vocabulary
+    was_training = model.training
+    model.eval()
+    logits = model(input_ids=torch.stack([first, second]), use_cache=False).logits.float()
+    scale = logits.abs().max() + 1e-6
+    close = (EXACT if compute_dtype(model) in {torch.float32, torch.float64} else ROUNDED) * scale
+    if (logits[0, :-1] - logits[1, :-1]).abs().max() > close:
+        raise problem(
+            "model",
+            f"{type(model).__name__} lets a token see those after it, so it is no causal language model: "
+            "take a decoder such as LLaMA, Qwen or GPT-2",
+        )
+    head, decoder = output_layer(model), model.base_model
+    linear = False
+    # A soft cap is all but linear on the small logits of an untrained model: it is asked for by name.
+    capped = getattr(model.config.get_text_config(), "final_logit_softcapping", None) is not None
+    if head is not None and decoder is not model and not capped:
+        states = decoder(input_ids=first[None], use_cache=False)[0]
+        if states.shape[-1] == getattr(head, "in_features", None):
+            linear = bool((head(states).float() - logits[:1]).abs().max() <= close)
+    model.logits_are_linear = linear
+    model.train(was_training)
+
+
+def compute_dtype(model: Any) -> torch.dtype:
+    """The dtype that the model computes in."""
+    dtype: torch.dtype = next(model.parameters()).dtype
+    return dtype
+
+
+def _in_chunks(
+    states_MH: Tensor, labels_M: Tensor, head: Callable[[Tensor], Tensor], *, temperature: float
+) -> Tensor:
+    width = getattr(head, "out_features", states_MH.shape[-1])
+    size = max(1, CHUNK_LOGITS // int(width))
+
+    def losses(states: Tensor, labels: Tensor) -> Tensor:
+        logits = head(states)
+        if logits.dtype != torch.float64:
+            logits = logits.float()
+        return F.cross_entropy(logits / temperature, labels, reduction="none")
+
+    if len(states_MH) <= size:
+        return losses(states_MH, labels_M)
+    parts = []
+    for states, labels in zip(torch.split(states_MH, size), torch.split(labels_M, size), strict=True):
+        if torch.is_grad_enabled():
+            parts.append(checkpoint(losses, states, labels, use_reentrant=False))
+        else:
+            parts.append(losses(states, labels))
+    return torch.cat(parts)
