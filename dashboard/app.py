@@ -64,6 +64,9 @@ def mount_dashboard(root: FastAPI, *, api: str, token: str | None = None) -> Das
     _register_frame(app, connect)
     for page in (sweeps, new_sweep, sweep, workers, laws):
         page.register(app, connect)
+    # Dash collects styles and scripts when "/" is first asked for; whoever opens a link to another page first
+    # would get it bare.
+    app._setup_server()
     return app
 
 

@@ -24,6 +24,16 @@ STATE_COLOURS = {
     "draining": "orange",
     "gone": "gray",
 }
+CLEAR = "rgba(0,0,0,0)"
+BLANK = {
+    "data": [],
+    "layout": {
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "xaxis": {"visible": False},
+        "yaxis": {"visible": False},
+    },
+}
 GRAPH_CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
 
 
@@ -58,8 +68,14 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, caption: st
 
 
 def figure(figure_id: str, *, height: int = 440) -> Component:
-    """A plot with its loading state."""
-    graph = dcc.Graph(id=figure_id, config=GRAPH_CONFIG, style={"height": f"{height}px"}, responsive=True)
+    """A plot; until its figure comes it is blank in either theme."""
+    graph = dcc.Graph(
+        id=figure_id,
+        figure=BLANK,
+        config=GRAPH_CONFIG,
+        style={"height": f"{height}px"},
+        responsive=True,
+    )
     return html.Div(graph, className="plot")
 
 

@@ -45,7 +45,7 @@ def map_figure(cells: Sequence[Cell], theme: Theme, *, vertical: str, label: str
         return empty(theme, "No cells yet.")
     rows = sorted({getattr(cell, vertical) for cell in shown})
     columns = sorted({cell.alpha for cell in shown if cell.alpha is not None})
-    size = max(14, min(46, 760 // max(1, len(columns)), 400 // max(1, len(rows))))
+    size = int(max(8, min(46, _pitch(columns, 1000) - 3, 400 // max(1, len(rows)))))
     good = [cell for cell in shown if cell.mean is not None and not cell.num_diverged]
     data = [_tiles(good, vertical, size, label, theme)] if good else []
     data += _marks([c for c in shown if c.num_diverged], vertical, "x", "diverged", theme.bad, size)
@@ -106,6 +106,13 @@ def slices_figure(cells: Sequence[Cell], theme: Theme, *, label: str, log_y: boo
             theme, x=octave_axis(theme, "α", alphas), y=axis(theme, label, log=log_y), hovermode="closest"
         ),
     }
+
+
+def _pitch(values: Sequence[float], pixels: float) -> float:
+    """Pixels between the closest two of ``values`` on a log axis of ``pixels``; wider tiles would overlap."""
+    logs = [math.log(value) for value in values]
+    gaps = [after - before for before, after in zip(logs, logs[1:], strict=False)]
+    return pixels * min(gaps) / (logs[-1] - logs[0] + min(gaps)) if gaps else pixels
 
 
 def _tiles(cells: Sequence[Cell], vertical: str, size: int, label: str, theme: Theme) -> dict[str, Any]:

@@ -27,8 +27,10 @@ AXIS_NAMES = {
     "seed": "seed",
     "method": "",
     "lr_ratio": "η_B/η_A",
+    "schedule": "",
 }
-MAX_BANDS = 24  # more bands than this hide each other
+PLAIN = (("lr_ratio", 1), ("schedule", "constant"))  # what need not be said
+MAX_BANDS = 24  # more bands than this hide each other; more lines than this hide the best
 
 
 @dataclass(frozen=True)
@@ -43,21 +45,30 @@ class ConvergenceView:
 
 
 def convergence_figure(curves: Curves, view: ConvergenceView, theme: Theme, *, label: str) -> Figure:
-    """Every curve coloured by one axis; bands are ± one standard deviation over seeds."""
+    """Every curve coloured by one axis; bands are ± one standard deviation over seeds.
+
+    Of many curves the best of each colour stands out. That is meaningful for losses, where lower is better;
+    other metrics are drawn alike.
+    """
     lines = [curve for curve in curves.curves if any(value is not None for value in curve.value)]
     if not lines:
         return empty(theme, "No points yet. Curves appear here while the runs train.")
     colours = ordinal_colours([_axis_value(curve, view.colour_by) for curve in lines])
-    in_order = sorted(lines, key=lambda curve: _sortable(_axis_value(curve, view.colour_by)))
+    best = _best_of_groups(lines, view.colour_by) if curves.metric.endswith("loss") else set()
+    # The best are drawn last, so that they lie on top, and carry the legend.
+    in_order = sorted(
+        lines, key=lambda curve: (curve.key in best, _sortable(_axis_value(curve, view.colour_by)))
+    )
+    keys = {_axis_value(curve, view.colour_by): curve.key for curve in reversed(in_order)}
+    keys |= {_axis_value(curve, view.colour_by): curve.key for curve in in_order if curve.key in best}
     data: list[dict[str, Any]] = []
-    named: set[Any] = set()
     for curve in in_order:
         group = _axis_value(curve, view.colour_by)
         colour = colours[group]
         if view.band and len(lines) <= MAX_BANDS and view.smoothing == 0:
             data += _band(curve, colour, log_y=view.log_y)
-        data.append(_line(curve, view, colour, group, first=group not in named))
-        named.add(group)
+        strong = not best or curve.key in best
+        data.append(_line(curve, view, colour, group, first=keys[group] == curve.key, strong=strong))
     metric = label if curves.metric == "eval_loss" else curves.metric.replace("_", " ")
     figure_layout = layout(
         theme,
@@ -91,14 +102,30 @@ def curve_name(curve: Curve) -> str:
     parts = []
     for axis_name, value in curve.labels.items():
         short = AXIS_NAMES.get(axis_name)
-        if short is None or value is None or (axis_name == "lr_ratio" and value == 1) or axis_name == "scale":
+        if short is None or value is None or (axis_name, value) in PLAIN or axis_name == "scale":
             continue
         shown = number(value) if isinstance(value, int | float) else str(value)
         parts.append(f"{short} {shown}".strip())
     return ", ".join(parts)
 
 
-def _line(curve: Curve, view: ConvergenceView, colour: str, group: Any, *, first: bool) -> dict[str, Any]:
+def _best_of_groups(lines: Sequence[Curve], colour_by: str) -> set[str]:
+    """Keys of the curve with the lowest last value of each colour; empty where nothing hides another."""
+    if len(lines) <= MAX_BANDS:
+        return set()
+    best: dict[Any, tuple[float, str]] = {}
+    for curve in lines:
+        last = next((value for value in reversed(curve.value) if value is not None), None)
+        if last is None or curve.diverged:
+            continue
+        group = _axis_value(curve, colour_by)
+        best[group] = min(best.get(group, (last, curve.key)), (last, curve.key))
+    return {key for _, key in best.values()}
+
+
+def _line(
+    curve: Curve, view: ConvergenceView, colour: str, group: Any, *, first: bool, strong: bool
+) -> dict[str, Any]:
     seeds = len(curve.run_ids)
     shown = number(group) if isinstance(group, int | float) else str(group)
     return {
@@ -109,7 +136,12 @@ def _line(curve: Curve, view: ConvergenceView, colour: str, group: Any, *, first
         "name": shown,
         "legendgroup": shown,
         "showlegend": first,
-        "line": {"color": colour, "width": 1.8, "dash": DASHES[3] if curve.diverged else "solid"},
+        "line": {
+            "color": colour,
+            "width": 2.6 if strong else 1,
+            "dash": DASHES[3] if curve.diverged else "solid",
+        },
+        "opacity": 1 if strong else 0.6,
         "customdata": [curve.run_ids[0]] * len(curve.step),
         "hovertemplate": (
             f"<b>{curve_name(curve)}</b><br>step %{{x}}: %{{y:.5g}}"

@@ -17,6 +17,7 @@ from dashboard.figures.style import (
     layout,
     number,
     octave_axis,
+    octaves_between,
 )
 from lora_alpha.schemas_analysis import LawItem, OptimumItem
 
@@ -53,11 +54,15 @@ def law_figure(
         data += _band(law, colour, name)
         data += _points(law, colour, SYMBOLS[index % len(SYMBOLS)], name, theme)
     values = [bound for law in drawn for o in law.optima for bound in (o.value, o.basin_low, o.basin_high)]
-    low, high = min(values), max(values)
+    low, high = min(values) / 2.2, max(values) * 2.2
+    span = {"range": [math.log10(low), math.log10(high)]}
+    if drawn[0].target == "alpha":
+        ticks = octaves_between(low, high)
+        span |= {"tickvals": ticks, "ticktext": [number(value) for value in ticks]}
     figure_layout = layout(
         theme,
         x=octave_axis(theme, "rank r", ranks),
-        y=axis(theme, target, log=True, range=[math.log10(low) - 0.35, math.log10(high) + 0.35]),
+        y=axis(theme, target, log=True, **span),
         height=540,
         hovermode="closest",
     )

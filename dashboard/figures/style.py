@@ -74,7 +74,7 @@ def axis(theme: Theme, title: str, *, log: bool = False, **more: Any) -> dict[st
         "tickcolor": theme.line,
         "showline": True,
         "automargin": True,
-        **({"exponentformat": "power", "minor": {"showgrid": False}} if log else {}),
+        **({"tickformat": "~g", "nticks": 8, "minor": {"showgrid": False}} if log else {}),
         **more,
     }
 
@@ -95,6 +95,17 @@ def octave_axis(theme: Theme, title: str, values: Sequence[float], **more: Any) 
         **({"range": span} if span else {}),
         **more,
     )
+
+
+def octaves_between(low: float, high: float, *, most: int = 10) -> list[float]:
+    """Powers of two from ``low`` to ``high``, thinned to at most ``most``: ticks of an α axis.
+
+    >>> octaves_between(30, 600)
+    [32.0, 64.0, 128.0, 256.0, 512.0]
+    """
+    first, last = math.ceil(math.log2(low)), math.floor(math.log2(high))
+    step = max(1, math.ceil((last - first + 1) / most))
+    return [2.0**exponent for exponent in range(first, last + 1, step)]
 
 
 def ordinal_colours(values: Sequence[Any]) -> dict[Any, str]:

@@ -32,7 +32,8 @@ class Optimum:
             itself where it is censored.
         low: Lower end of the 95 % interval over seeds; None where unknown or unbounded.
         high: Upper end, likewise.
-        basin_low: Lowest value whose interpolated loss is within 2 % of the best measured one.
+        basin_low: Lowest value whose interpolated loss is within 2 % of the best measured one. ``value`` is
+            always inside the basin.
         basin_high: Highest such value.
         basin_open_low: The basin runs off the grid's low end.
         basin_open_high: The basin runs off the grid's high end, or into diverged cells.
@@ -179,14 +180,20 @@ def _bounds(x: NDArray[np.float64], best: int, censored: Censored) -> tuple[floa
 
 def _vertex(x: NDArray[np.float64], y: NDArray[np.float64], best: int) -> float:
     """The lowest point of the parabola through the best cell and its two neighbours, kept between them."""
+    curvature, vertex = _parabola(x, y, best)
+    return float(np.clip(vertex, x[best - 1], x[best + 1])) if curvature > 0 else float(x[best])
+
+
+def _parabola(x: NDArray[np.float64], y: NDArray[np.float64], best: int) -> tuple[float, float]:
+    """c and v of y = c·(x - v)² + const through the best cell and its two neighbours; v is NaN for c = 0."""
     left, middle, right = (slice_ for slice_ in range(best - 1, best + 2))
     h0, h1 = x[middle] - x[left], x[right] - x[middle]
     d0, d1 = (y[middle] - y[left]) / h0, (y[right] - y[middle]) / h1
-    curvature = (d1 - d0) / (h0 + h1)
-    if curvature <= 0:
-        return float(x[middle])
-    vertex = x[middle] - (d0 * h1 + d1 * h0) / (h0 + h1) / (2 * curvature)
-    return float(np.clip(vertex, x[left], x[right]))
+    curvature = float((d1 - d0) / (h0 + h1))
+    if curvature == 0:
+        return 0.0, math.nan
+    slope = float((d0 * h1 + d1 * h0) / (h0 + h1))
+    return curvature, float(x[middle]) - slope / (2 * curvature)
 
 
 def _leave_one_out(tried: Sequence[CellStats], x: NDArray[np.float64]) -> dict[int, float]:
@@ -206,9 +213,20 @@ def _leave_one_out(tried: Sequence[CellStats], x: NDArray[np.float64]) -> dict[i
 
 
 def _basin(x: NDArray[np.float64], y: NDArray[np.float64], best: int) -> tuple[float, float, bool, bool]:
+    """Where the loss is within ``BASIN`` of the best cell's, by the same parabola that gives the optimum.
+
+    The optimum is therefore always inside. Beyond the neighbours, and where there is no parabola, the loss is
+    interpolated linearly.
+    """
     limit = y[best] + BASIN * abs(y[best])
-    low, open_low = _walk(x, y, best, -1, limit)
-    high, open_high = _walk(x, y, best, 1, limit)
+    ends = [_walk(x, y, best, way, limit) for way in (-1, 1)]
+    if not _censored(y, best) and (parabola := _parabola(x, y, best))[0] > 0:
+        curvature, vertex = parabola
+        half = math.sqrt((limit - y[best]) / curvature + (x[best] - vertex) ** 2)
+        for index, way in enumerate((-1, 1)):
+            if y[best + way] > limit:
+                ends[index] = (vertex + way * half, False)
+    (low, open_low), (high, open_high) = ends
     return low, high, open_low, open_high
 
 

@@ -95,7 +95,9 @@ def test_basin_is_where_interpolated_loss_stays_within_two_percent() -> None:
     found = find_optimum(cells_of({8.0: [1.2], 16.0: [1.01], 32.0: [1.0], 64.0: [1.04], 128.0: [2.0]}))
     assert found is not None
     fine = np.linspace(3, 7, 400_001)
-    inside = np.interp(fine, [3, 4, 5, 6, 7], [1.2, 1.01, 1.0, 1.04, 2.0]) <= 1.02
+    line = np.interp(fine, [3, 4, 5, 6, 7], [1.2, 1.01, 1.0, 1.04, 2.0])
+    bow = np.polyval(np.polyfit([4, 5, 6], [1.01, 1.0, 1.04], 2), fine)
+    inside = np.where((fine > 4) & (fine < 6), bow, line) <= 1.02
     assert math.log2(found.basin_low) == pytest.approx(fine[inside].min(), abs=1e-4)
     assert math.log2(found.basin_high) == pytest.approx(fine[inside].max(), abs=1e-4)
     assert not found.basin_open_low
@@ -114,3 +116,12 @@ def test_the_same_cells_give_the_best_lr_at_each_alpha() -> None:
 
 def test_two_cells_are_no_question_of_where_the_best_lies() -> None:
     assert find_optima(cells_of({8.0: [1.0], 16.0: [2.0]})) == []
+
+
+def test_the_optimum_lies_in_its_basin_however_steep_the_curve() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(200):
+        y = rng.uniform(0.05, 3.0, 5)
+        found = find_optimum(cells_of({2.0 ** (k + 3): [float(loss)] for k, loss in enumerate(y)}))
+        assert found is not None
+        assert found.basin_low <= found.value <= found.basin_high
