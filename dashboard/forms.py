@@ -93,6 +93,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "tags": _tags,
     "clip": _number,
     "weight_decay": _number,
+    "lora_dropout": _number,
     "lr_ratio": _number,
     "eps": _number,
     "rule_coefficient": _number,

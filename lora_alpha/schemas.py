@@ -55,6 +55,7 @@ class SweepRequest(Wire):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     eps: Annotated[float, Field(ge=0, le=1)] = 1e-8
     clip: Positive | None = None
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     lr_ratio: Positive | None = None
     eval_every: Annotated[int, Field(ge=1)] | None = None
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
@@ -166,7 +167,10 @@ class ExtendRequest(Wire):
 
 
 class Run(Wire):
-    """One run with its summary scalars."""
+    """One run with its summary scalars.
+
+    ``schedule`` says how α moved while it trained; where it did, ``scale`` is the final one.
+    """
 
     id: str
     sweep_id: str
@@ -194,6 +198,7 @@ class Run(Wire):
     tags: list[str] = []
     error: str | None = None
     attempt: int = 0
+    schedule: str = "constant"
 
 
 T = TypeVar("T")
@@ -229,7 +234,10 @@ class Curves(Wire):
 
 
 class Cell(Wire):
-    """Seeds of one (method, rank, α, lr) taken together; non-finite runs are counted, not averaged."""
+    """Seeds of one (method, rank, α, lr) taken together; non-finite runs are counted, not averaged.
+
+    Runs whose α moves by different schedules are different cells; ``scale`` is the one that α stands for.
+    """
 
     method: str
     rank: int | None
@@ -246,6 +254,7 @@ class Cell(Wire):
     num_failed: int
     num_pending: int = 0
     forgetting: float | None = None
+    schedule: str = "constant"
 
 
 class Cells(Wire):

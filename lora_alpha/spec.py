@@ -111,6 +111,7 @@ class TrainSpec(Frozen):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     eps: Annotated[float, Field(ge=0, le=1)] = 1e-8
     clip: Positive | None = None
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     eval_every: Annotated[int, Field(ge=1)] = 25
     checkpoint_steps: Annotated[int, Field(ge=1)] = 100
     dynamics_every: Annotated[int, Field(ge=0)] = 0

@@ -75,6 +75,9 @@ FIELDS: dict[str, Field] = {
     "lr_ratio": Field("η_B / η_A", "LoRA+ uses 16; 1 otherwise.", "text", _text("lr_ratio"), keep=True),
     "weight_decay": Field("Weight decay", "", "text", _text("weight_decay"), keep=True),
     "clip": Field("Gradient clip", "Per configuration; empty for none.", "text", _text("clip"), keep=True),
+    "lora_dropout": Field(
+        "Adapter dropout", "On the adapters' inputs.", "text", _text("lora_dropout"), keep=True
+    ),
     "dynamics_every": Field(
         "Signal-drift every", "Steps; 0 for none.", "number", lambda d: d.get("dynamics_every", 0), keep=True
     ),
@@ -84,7 +87,15 @@ FIELDS: dict[str, Field] = {
 }
 AXES = ("methods", "ranks", "alphas", "lrs", "seeds")
 TRAINING = ("steps", "batch_size", "optimizer", "schedule", "warmup", "eval_every")
-ADVANCED = ("rule_coefficient", "rule_exponent", "lr_ratio", "weight_decay", "clip", "dynamics_every")
+ADVANCED = (
+    "rule_coefficient",
+    "rule_exponent",
+    "lr_ratio",
+    "weight_decay",
+    "clip",
+    "lora_dropout",
+    "dynamics_every",
+)
 
 
 def field_inputs(

@@ -102,6 +102,7 @@ def _train(request: SweepRequest, info: WorkloadInfo) -> TrainSpec:
         betas=request.betas,
         eps=request.eps,
         clip=request.clip,
+        lora_dropout=request.lora_dropout,
         eval_every=min(chosen("eval_every"), steps),
         checkpoint_steps=chosen("checkpoint_steps"),
         dynamics_every=min(chosen("dynamics_every"), steps),

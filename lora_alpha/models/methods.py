@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lora_alpha.models.low_rank_product import GroupFactors
 
@@ -131,11 +132,16 @@ class LowRank(GroupLayer):
         a_GRI, b_GOR = (factor.to(dtype) for factor in self.update_factors())
         return GroupFactors(start, start + len(a_GRI), a_GRI, b_GOR, self.effective_scale_G.to(dtype))
 
-    def forward(self, x_GMI: Tensor, base_GMO: Tensor) -> Tensor:
-        """Base output plus s·B'·A'·x."""
-        a_GRI, b_GOR = (factor.to(x_GMI.dtype) for factor in self.update_factors())
-        hidden_GMR = torch.bmm(x_GMI, a_GRI.mT) * self.effective_scale_G.to(x_GMI.dtype)[:, None, None]
-        return torch.baddbmm(base_GMO, hidden_GMR, b_GOR.mT)
+    def forward(self, x_GMI: Tensor, base_GMO: Tensor, seen_GMI: Tensor) -> Tensor:
+        """Base output plus s·B·A·x, where A sees ``seen_GMI``: x, or x after dropout."""
+        del x_GMI
+        return self.add_product(base_GMO, seen_GMI, self.A, self.B)
+
+    def add_product(self, base_GMO: Tensor, x_GMI: Tensor, a_GRI: Tensor, b_GOR: Tensor) -> Tensor:
+        """Base output plus s·B·A·x in the dtype of x."""
+        dtype = x_GMI.dtype
+        hidden_GMR = torch.bmm(x_GMI, a_GRI.mT.to(dtype)) * self.effective_scale_G.to(dtype)[:, None, None]
+        return torch.baddbmm(base_GMO, hidden_GMR, b_GOR.mT.to(dtype))
 
     def reset(self, place: int) -> None:
         """A = B = 0."""
@@ -199,6 +205,13 @@ class Pissa(LowRank):
         """Trained factors beside the frozen initial ones, which enter with a minus."""
         return torch.cat([self.A, self.A0], dim=1), torch.cat([self.B, -self.B0], dim=2)
 
+    def forward(self, x_GMI: Tensor, base_GMO: Tensor, seen_GMI: Tensor) -> Tensor:
+        """The frozen part belongs to the base and sees x; the trained one sees ``seen_GMI``."""
+        if seen_GMI is x_GMI:
+            return self.add_product(base_GMO, x_GMI, *self.update_factors())
+        residual_GMO = self.add_product(base_GMO, x_GMI, self.A0, -self.B0)
+        return super().forward(x_GMI, residual_GMO, seen_GMI)
+
     def reset(self, place: int) -> None:
         """A = A0, B = B0."""
         self.A[place] = self.A0[place]
@@ -245,12 +258,18 @@ class Dora(LowRank):
         del start, dtype
         return None
 
-    def forward(self, x_GMI: Tensor, base_GMO: Tensor) -> Tensor:
-        """The rescaled sum."""
+    def forward(self, x_GMI: Tensor, base_GMO: Tensor, seen_GMI: Tensor) -> Tensor:
+        """The rescaled sum. With dropout what the rescaling adds, (m/‖·‖ - 1)·W0·x, sees ``seen_GMI`` too.
+
+        Source of the latter: PEFT.
+        """
         ratio_G1O = (self.magnitude / self.adapted_norm()).to(x_GMI.dtype)[:, None, :]
+        if seen_GMI is not x_GMI:
+            again_GMO = F.linear(seen_GMI, self.weight_OI)
+            return base_GMO + super().forward(x_GMI, again_GMO, seen_GMI) * ratio_G1O - again_GMO
         if self.bias_O is None:
-            return super().forward(x_GMI, base_GMO) * ratio_G1O
-        return super().forward(x_GMI, base_GMO - self.bias_O) * ratio_G1O + self.bias_O
+            return super().forward(x_GMI, base_GMO, x_GMI) * ratio_G1O
+        return super().forward(x_GMI, base_GMO - self.bias_O, x_GMI) * ratio_G1O + self.bias_O
 
     @torch.no_grad()
     def adapted_norm(self) -> Tensor:
@@ -295,9 +314,9 @@ class Full(GroupLayer):
         """The weight."""
         return {"weight": self.weight}
 
-    def forward(self, x_GMI: Tensor, base_GMO: Tensor | None) -> Tensor:
-        """W·x + bias; the base output is not used."""
-        del base_GMO
+    def forward(self, x_GMI: Tensor, base_GMO: Tensor | None, seen_GMI: Tensor) -> Tensor:
+        """W·x + bias; there is no base output to add to and no adapter whose input could drop."""
+        del base_GMO, seen_GMI
         weight_GIO = self.weight.to(x_GMI.dtype).mT
         if self.bias_O is None:
             return torch.bmm(x_GMI, weight_GIO)

@@ -22,8 +22,12 @@ from torch import Tensor, nn
 
 from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.methods import METHODS
+from lora_alpha.models.dropout import AdapterDropout
 from lora_alpha.models.low_rank_product import low_rank_sum
 from lora_alpha.models.methods import GROUP_LAYERS, GroupLayer, LayerSetting
+from lora_alpha.models.targets import check_targets
+from lora_alpha.models.targets import linear_bias as linear_bias
+from lora_alpha.models.targets import linear_weight as linear_weight
 from lora_alpha.scaling import effective_scale
 from lora_alpha.spec import Configuration
 
@@ -45,32 +49,62 @@ class PackedLinear(nn.Module):
 
     Takes (N·B, …, I) and returns (N·B, …, O). ``base`` is ``nn.Linear`` or transformers' ``Conv1D``, whose
     weight is stored transposed. Where every method of the pack adds a low-rank product the whole layer is
-    one autograd operation; otherwise each group computes its own output.
+    one autograd operation; otherwise, and while inputs are dropped, each group computes its own output.
     """
 
     def __init__(
-        self, base: nn.Module, groups: Sequence[tuple[Group, GroupLayer]], *, num_configs: int
+        self,
+        base: nn.Module,
+        groups: Sequence[tuple[Group, GroupLayer]],
+        *,
+        name: str,
+        place: int,
+        dropout: AdapterDropout,
     ) -> None:
         super().__init__()
         self.base = base
+        self.name = name
+        self.place = place
+        self.dropout = dropout
         self.groups = tuple(group for group, _ in groups)
         self.adapters = nn.ModuleList(layer for _, layer in groups)
-        self.num_configs = num_configs
+        self.num_configs = self.groups[-1].stop
         self.enabled = True
 
+    @property
+    def weight(self) -> Tensor:
+        """The base's own weight, as models read it for its dtype or shape."""
+        weight = self.base.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The base's own bias."""
+        return linear_bias(self.base)
+
     def forward(self, x: Tensor) -> Tensor:
-        """The adapted output of every configuration."""
+        """The adapted output of every configuration.
+
+        Raises:
+            InvalidSpec: If the rows cannot be N·B, as where a router sends tokens to experts.
+        """
         if not self.enabled:
             base: Tensor = self.base(x)
             return base
-        assert x.shape[0] % self.num_configs == 0, "the leading dimension must be N·B, configuration-major"
+        if x.shape[0] % self.num_configs:
+            raise InvalidSpec([FieldProblem("targets", _layout_message(self.name, x, self.num_configs))])
         x_NMI = x.reshape(self.num_configs, -1, x.shape[-1])
+        if self.dropout.active:
+            tokens = x[0, ..., 0].numel()
+            seen_NMI = self.dropout.drop(x_NMI, layer=self.place, tokens=tokens)
+            return self._by_group(x, x_NMI, seen_NMI).view(*x.shape[:-1], -1)
         factors = [layer.factors(start=group.start, dtype=x.dtype) for group, layer in self.group_layers()]
         parts = [part for part in factors if part is not None]
         if len(parts) == len(factors):
             y_NMO = low_rank_sum(x_NMI.contiguous(), linear_weight(self.base), linear_bias(self.base), parts)
         else:
-            y_NMO = self._by_group(x, x_NMI)
+            y_NMO = self._by_group(x, x_NMI, x_NMI)
         return y_NMO.view(*x.shape[:-1], y_NMO.shape[-1])
 
     def group_layers(self) -> Iterator[tuple[Group, GroupLayer]]:
@@ -79,31 +113,29 @@ class PackedLinear(nn.Module):
             assert isinstance(layer, GroupLayer)
             yield group, layer
 
-    def _by_group(self, x: Tensor, x_NMI: Tensor) -> Tensor:
+    def _by_group(self, x: Tensor, x_NMI: Tensor, seen_NMI: Tensor) -> Tensor:
         # Full fine-tuning has no use for the base's output.
         needs_base = any(layer.needs_base for _, layer in self.group_layers())
         base = self.base(x).reshape(*x_NMI.shape[:2], -1) if needs_base else None
         sizes = [group.stop - group.start for group in self.groups]
         rows = torch.split(x_NMI, sizes)
+        seen = rows if seen_NMI is x_NMI else torch.split(seen_NMI, sizes)
         base_rows = [None] * len(sizes) if base is None else torch.split(base, sizes)
         outputs = [
-            layer(*pair)
-            for (_, layer), pair in zip(self.group_layers(), zip(rows, base_rows, strict=True), strict=True)
+            layer(x_GMI, base_GMO, seen_GMI)
+            for (_, layer), x_GMI, base_GMO, seen_GMI in zip(
+                self.group_layers(), rows, base_rows, seen, strict=True
+            )
         ]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-def linear_weight(module: nn.Module) -> Tensor:
-    """The weight of a target as (out, in), whatever way the module stores it."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight if isinstance(module, nn.Linear) else weight.T
-
-
-def linear_bias(module: nn.Module) -> Tensor | None:
-    """The bias of a target, if it has one."""
-    bias = getattr(module, "bias", None)
-    return bias if isinstance(bias, Tensor) else None
+def _layout_message(name: str, x: Tensor, num_configs: int) -> str:
+    return (
+        f"{name} got {x.shape[0]} rows for {num_configs} configurations: adapters need whole examples of "
+        "each, one configuration after the other. Layers behind a router (mixtures of experts) cannot be "
+        "packed; leave them out of the targets"
+    )
 
 
 class PackedAdapters:
@@ -119,8 +151,10 @@ class PackedAdapters:
         *,
         order: Sequence[int],
         configurations: Sequence[Configuration],
+        dropout: AdapterDropout,
     ) -> None:
         self.layers = dict(layers)
+        self.dropout = dropout
         self.order = tuple(order)
         self.configurations = tuple(configurations)
 
@@ -238,6 +272,7 @@ def inject(
     *,
     rank_pattern: Mapping[str, int] | None = None,
     alpha_pattern: Mapping[str, float] | None = None,
+    dropout: float = 0.0,
 ) -> PackedAdapters:
     """Replace every target of ``model`` by a packed layer; the model itself is not otherwise touched.
 
@@ -251,21 +286,20 @@ def inject(
         configurations: N configurations in the caller's order.
         rank_pattern: Regular expression on the layer's name → rank there, as in PEFT.
         alpha_pattern: The same for α.
+        dropout: Share of each adapter's inputs that is dropped inside ``PackedAdapters.dropout.dropping``.
 
     Raises:
-        InvalidSpec: If a pattern matches no target, or a target is no linear layer.
+        InvalidSpec: If a pattern matches no target, or a target is no plain linear layer.
     """
     order = pack_order(configurations)
     ordered = [configurations[index] for index in order]
     patterns = (rank_pattern or {}, alpha_pattern or {})
+    check_targets(model, targets)
     _check_patterns(targets, *patterns)
+    drop = AdapterDropout(dropout, [c.seed for c in ordered])
     layers = {}
     for place, name in enumerate(targets):
         base = model.get_submodule(name)
-        if getattr(base, "weight", None) is None or linear_weight(base).ndim != 2:
-            raise InvalidSpec(
-                [FieldProblem("targets", f"{name} is {type(base).__name__}: choose linear layers")]
-            )
         weight_OI = linear_weight(base).detach()
         groups = []
         svd = cache(partial(_svd, weight_OI))
@@ -282,10 +316,10 @@ def inject(
                 svd=svd,
             )
             groups.append((group, GROUP_LAYERS[group.method](setting)))
-        layers[name] = PackedLinear(base, groups, num_configs=len(ordered))
+        layers[name] = PackedLinear(base, groups, name=name, place=place, dropout=drop)
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, layers[name])
-    return PackedAdapters(layers, order=order, configurations=ordered)
+    return PackedAdapters(layers, order=order, configurations=ordered, dropout=drop)
 
 
 def _norm(weight: Tensor) -> Tensor:

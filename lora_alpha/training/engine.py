@@ -90,7 +90,11 @@ class _Session:
         self.model = workload.build_model(device=device, dtype=DTYPES[train.dtype])
         patterns: dict[str, Any] = getattr(workload, "patterns", dict)()
         self.adapters: PackedAdapters = inject(
-            self.model, workload.targets(self.model), configurations, **patterns
+            self.model,
+            workload.targets(self.model),
+            configurations,
+            dropout=train.lora_dropout,
+            **patterns,
         )
         self.model.to(device)
         self.recorder = DynamicsRecorder(self.adapters) if train.dynamics_every else None
@@ -159,8 +163,10 @@ class _Session:
         batch = self.workload.batch(
             self.model, step=self.step, seeds=self.seeds, batch_size=self.train.batch_size
         )
-        losses_N = self.workload.losses(self.model, batch, num_configs=self.num_configs)
-        losses_N.sum().backward()  # type: ignore[no-untyped-call]
+        # Around the backward pass too: gradient checkpointing computes layers again.
+        with self.adapters.dropout.dropping(step=self.step):
+            losses_N = self.workload.losses(self.model, batch, num_configs=self.num_configs)
+            losses_N.sum().backward()  # type: ignore[no-untyped-call]
         norms_N = self.optimizer.gradient_norms()
         if self.train.clip is not None:
             self.optimizer.clip(norms_N, self.train.clip)

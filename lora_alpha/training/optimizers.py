@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lora_alpha.errors import WorkloadError
 from lora_alpha.models.methods import Role
 from lora_alpha.models.packed import PackedAdapters
 from lora_alpha.spec import Configuration, TrainSpec
@@ -61,8 +62,10 @@ class PackedOptimizer:
         self.parameters: list[nn.Parameter] = []
         self.roles: list[Role] = []
         self.starts: list[int] = []
-        for _, group, layer in adapters.group_layers():
+        self.names: list[str] = []
+        for name, group, layer in adapters.group_layers():
             for role, parameter in layer.roles().items():
+                self.names.append(name)
                 self.parameters.append(parameter)
                 self.roles.append(role)
                 self.starts.append(group.start)
@@ -84,7 +87,8 @@ class PackedOptimizer:
         """‖gradient‖ of each configuration over all its factors, (N,) in the training dtype."""
         squares: Tensor | None = None
         for parameter, start in zip(self.parameters, self.starts, strict=True):
-            assert parameter.grad is not None
+            if parameter.grad is None:
+                raise WorkloadError(self._unused())
             norm_G = torch.linalg.vector_norm(parameter.grad.flatten(1), dim=1)
             if squares is None:
                 squares = norm_G.new_zeros(self.num_configs)
@@ -122,8 +126,20 @@ class PackedOptimizer:
 
     def _gradients(self) -> list[Tensor]:
         gradients = [parameter.grad for parameter in self.parameters]
-        assert all(gradient is not None for gradient in gradients), "every adapted layer must be used"
-        return [gradient for gradient in gradients if gradient is not None]
+        found = [gradient for gradient in gradients if gradient is not None]
+        if len(found) < len(gradients):
+            raise WorkloadError(self._unused())
+        return found
+
+    def _unused(self) -> str:
+        """What to say where the loss did not reach an adapter: to train on would be to train less."""
+        names = zip(self.names, self.parameters, strict=True)
+        missing = list(dict.fromkeys(name for name, parameter in names if parameter.grad is None))
+        shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
+        return (
+            f"the loss does not depend on {len(missing)} of the adapted layers ({shown}): "
+            "leave them out of the targets"
+        )
 
     def step(self, factor: float) -> None:
         """Update with every learning rate multiplied by ``factor``."""

@@ -145,6 +145,22 @@ def test_resume_continues_bitwise():
             np.testing.assert_array_equal(resumed[metric][step], values)
 
 
+def test_dropout_is_the_same_in_any_pack_and_after_a_resume():
+    found = configurations()
+    train = spec(checkpoint_steps=15, lora_dropout=0.3)
+    whole = curves(train_pack(workload(), train, found))["train_loss"]
+    for index in (1, 7, 20):  # others than the full one, which has no adapter input
+        alone = curves(train_pack(workload(), train, [found[index]]))["train_loss"]
+        for step, values in alone.items():
+            np.testing.assert_allclose(values[0], whole[step][index], rtol=1e-9)
+    state = next(e.state for e in train_pack(workload(), train, found) if isinstance(e, CheckpointDue))
+    for step, values in curves(train_pack(workload(), train, found, resume=state))["train_loss"].items():
+        np.testing.assert_array_equal(values, whole[step])
+    without = curves(train_pack(workload(), spec(checkpoint_steps=15), found))["train_loss"]
+    differs = ~np.isclose(whole[40], without[40], rtol=1e-6)
+    assert [c.method for c, other in zip(found, differs, strict=True) if not other] == ["full"]
+
+
 def test_a_wanted_checkpoint_comes_after_the_next_step():
     events = train_pack(workload(), spec(), configurations()[:2], wants_checkpoint=lambda: True)
     first = next(event for event in events if isinstance(event, CheckpointDue))
@@ -158,7 +174,7 @@ def test_results_are_in_the_callers_order():
     for configuration, layers in zip(found, finished.adapters["adapters"], strict=True):
         tensors = next(iter(layers.values()))
         if configuration.method == "full":
-            assert set(tensors) == {"weight"}
+            assert set(tensors) == {"weight", "base_norm"}
         else:
             assert tensors["A"].shape == (configuration.rank, WIDTH)
 
