@@ -38,12 +38,12 @@ RUNS = (
         "lr",
     ),
     *("seed", "steps", "final_loss", "best_loss", "best_step", "forgetting", "started_at", "duration_s"),
-    *("tags", "error", "lr_ratio"),
+    *("tags", "error", "lr_ratio", "schedule"),
 )
 HISTORY = ("run_id", "metric", "step", "time", "value")
 CELLS = (
     *("sweep_id", "method", "rank", "alpha", "scale", "lr", "n", "mean", "std", "ci_low", "ci_high"),
-    *("num_diverged", "num_failed", "num_pending", "forgetting", "lr_ratio"),
+    *("num_diverged", "num_failed", "num_pending", "forgetting", "lr_ratio", "schedule"),
 )
 OPTIMA = (
     *("sweep_id", "workload", "method", "lr", "rank", "alpha_star", "alpha_low", "alpha_high", "basin_low"),

@@ -40,12 +40,14 @@ from lora_alpha.schemas import (
     WorkloadItem,
 )
 from lora_alpha.schemas_analysis import Collapse, Equivalences, Laws, RecommendationItem, Target
+from lora_alpha.schemas_claims import Curvature, Schedules
 from lora_alpha.schemas_jobs import (
     IngestPoints,
     IngestReceipt,
     IngestRun,
     Inspection,
     InspectionRequest,
+    PresetItem,
     Probe,
     SavedView,
     ViewRequest,
@@ -277,6 +279,18 @@ class Client:
         params = {"at_step": at_step, "objective": objective}
         return self._get(f"/sweeps/{_part(sweep_id)}/collapse", Collapse, params)
 
+    def schedules(
+        self,
+        sweep_id: str,
+        *,
+        margin: float = 0.02,
+        at_step: int | None = None,
+        objective: Objective = "final",
+    ) -> Schedules:
+        """Whether any schedule of α beats the best constant α."""
+        params = {"margin": margin, "at_step": at_step, "objective": objective}
+        return self._get(f"/sweeps/{_part(sweep_id)}/schedules", Schedules, params)
+
     def recommend(self, sweep: str, *, rank: int, lr: float | None = None) -> RecommendationItem:
         """Which α to use at ``rank``, with its interval, the cells behind it and a PEFT snippet."""
         params = {"sweep": sweep, "rank": rank, "lr": lr}
@@ -320,6 +334,10 @@ class Client:
         """One probe."""
         return self._get(f"/probes/{_part(probe_id)}", Probe)
 
+    def curvature(self, sweep: str | None = None) -> Curvature:
+        """Extremes and suppression of a sweep's finished probes, or of those at fresh points."""
+        return self._get("/curvature", Curvature, {"sweep": sweep})
+
     def cancel_probe(self, probe_id: str) -> Probe:
         """Ask a probe to stop."""
         return self._post(f"/probes/{_part(probe_id)}/cancel", Probe)
@@ -360,6 +378,10 @@ class Client:
     def methods(self) -> Page[MethodItem]:
         """How it can be trained."""
         return self._get("/methods", Page[MethodItem])
+
+    def presets(self) -> Page[PresetItem]:
+        """Sweeps that are ready to run."""
+        return self._get("/presets", Page[PresetItem])
 
     def views(self) -> Page[SavedView]:
         """Saved views."""

@@ -8,8 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from backend.routes.deps import BackendDep, Cursor, Limit
-from backend.services import inspections, probes
+from backend.services import curvature, inspections, probes
 from lora_alpha.schemas import Page
+from lora_alpha.schemas_claims import Curvature
 from lora_alpha.schemas_jobs import Inspection, InspectionRequest, Probe
 from lora_alpha.spec import ProbeKind, ProbeSpace, ProbeSpec, RunState
 
@@ -60,6 +61,12 @@ def read_probe(probe_id: str, backend: BackendDep) -> Probe:
 def cancel_probe(probe_id: str, backend: BackendDep) -> Probe:
     """Stop a probe."""
     return probes.cancel(backend.store, probe_id, now=time.time())
+
+
+@router.get("/curvature")
+def read_curvature(backend: BackendDep, sweep: Id = None) -> Curvature:
+    """Extremes, suppression and best η of a sweep's probes; without a sweep, of probes at fresh points."""
+    return curvature.read(backend.store, sweep)
 
 
 @router.post("/inspections", status_code=201)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from backend.problems import all_problems
 from backend.routes.deps import BackendDep, Cursor, Limit, ReadingDep, SweepStates
-from backend.services import analysis, steering, sweeps
+from backend.services import analysis, schedules, steering, sweeps
 from lora_alpha.analysis.equivalence import MARGIN
 from lora_alpha.analysis.optimum import Target
 from lora_alpha.schemas import (
@@ -24,6 +24,7 @@ from lora_alpha.schemas import (
     SweepRequest,
 )
 from lora_alpha.schemas_analysis import Collapse, Equivalences, Laws
+from lora_alpha.schemas_claims import Schedules
 
 router = APIRouter(prefix="/sweeps", tags=["sweeps"])
 
@@ -138,6 +139,17 @@ def equivalence(
 def collapse(sweep_id: str, backend: BackendDep, reading: ReadingDep) -> Collapse:
     """Which coordinate of (α, η, r) decides the loss."""
     return analysis.collapse(backend.store, sweep_id, reading)
+
+
+@router.get("/{sweep_id}/schedules")
+def compare_schedules(
+    sweep_id: str,
+    backend: BackendDep,
+    reading: ReadingDep,
+    margin: Annotated[float, Query(gt=0, le=1, allow_inf_nan=False)] = MARGIN,
+) -> Schedules:
+    """Does any schedule of α beat the best constant α?"""
+    return schedules.read(backend.store, sweep_id, reading, margin=margin)
 
 
 def _add_verb(verb: str) -> None:

@@ -56,7 +56,11 @@ def _wanted(spec: SweepSpec, cells: Sequence[CellStats]) -> list[Configuration]:
     """One configuration a seed for each α that a curve of the search still needs."""
     low, high = min(spec.alphas) / REACH, max(spec.alphas) * REACH
     searched = [
-        cell for cell in cells if METHODS[cell.method].uses_rank and not METHODS[cell.method].alpha_from_rule
+        cell
+        for cell in cells
+        if METHODS[cell.method].uses_rank
+        and not METHODS[cell.method].alpha_from_rule
+        and cell.schedule == spec.alpha_schedule.label
     ]
     wanted = []
     for (method, lr, lr_ratio, rank), curve in groupby(sorted(searched, key=_curve_key), key=_curve_key):

@@ -13,7 +13,7 @@ from backend.services.outcomes import Reading, sweep_cells
 from backend.services.views import spec_warnings
 from backend.store.engines import Store
 from backend.store.sweeps import find_sweep
-from lora_alpha.analysis.cells import CellStats
+from lora_alpha.analysis.cells import CellStats, constant_alpha
 from lora_alpha.analysis.collapse import COLLAPSED, collapse_scores
 from lora_alpha.analysis.equivalence import compare_routes
 from lora_alpha.analysis.optimum import Optimum, Target, find_optima
@@ -60,7 +60,7 @@ def law(store: Store, sweep_id: str, reading: Reading, *, target: Target = "alph
     with store.read() as session:
         sweep = find_sweep(session, sweep_id)
         found = sweep_cells(session, sweep_id, reading)
-        warnings = _warnings(sweep.spec, reading)
+        warnings = [*_warnings(sweep.spec, reading), *_moving(found)]
     laws = _fit(found, target)
     return Laws(
         sweep_id=sweep_id,
@@ -78,7 +78,8 @@ def sweep_laws(session: Session, sweep_id: str, reading: Reading, *, target: Tar
 
 
 def _fit(found: Sequence[CellStats], target: Target) -> list[LawItem]:
-    return [_show_law(item, found) for item in fit_laws(find_optima(found, target=target))]
+    found = constant_alpha(found)
+    return [show_law(item, found) for item in fit_laws(find_optima(found, target=target))]
 
 
 def equivalence(store: Store, sweep_id: str, reading: Reading, *, margin: float) -> Equivalences:
@@ -86,7 +87,7 @@ def equivalence(store: Store, sweep_id: str, reading: Reading, *, margin: float)
     with store.read() as session:
         find_sweep(session, sweep_id)
         found = sweep_cells(session, sweep_id, reading)
-    items = compare_routes(found, margin=margin)
+    items = compare_routes(constant_alpha(found), margin=margin)
     verdicts = sorted({item.verdict for item in items})
     return Equivalences(
         sweep_id=sweep_id,
@@ -95,7 +96,7 @@ def equivalence(store: Store, sweep_id: str, reading: Reading, *, margin: float)
         margin=margin,
         verdict=verdicts[0] if len(verdicts) == 1 else "not_enough_data",
         items=[EquivalenceItem(**asdict(item)) for item in items],
-        reasons=_equivalence_reasons(verdicts, any_items=bool(items)),
+        reasons=[*_equivalence_reasons(verdicts, any_items=bool(items)), *_moving(found)],
     )
 
 
@@ -104,6 +105,8 @@ def collapse(store: Store, sweep_id: str, reading: Reading) -> Collapse:
     with store.read() as session:
         find_sweep(session, sweep_id)
         found = sweep_cells(session, sweep_id, reading)
+    moving = _moving(found)
+    found = constant_alpha(found)
     methods = sorted({cell.method for cell in found if cell.rank is not None})
     items = [
         CollapseItem(
@@ -125,7 +128,7 @@ def collapse(store: Store, sweep_id: str, reading: Reading) -> Collapse:
         at_step=reading.at_step,
         verdict=best.coordinate if best is not None and good else "none",
         items=items,
-        reasons=[] if items else ["no cell of this sweep has finished yet"],
+        reasons=[*([] if items else ["no cell of this sweep has finished yet"]), *moving],
     )
 
 
@@ -137,7 +140,7 @@ def recommend(store: Store, sweep_id: str, *, rank: int, lr: float | None) -> Re
     """
     with store.read() as session:
         find_sweep(session, sweep_id)
-        found = sweep_cells(session, sweep_id, Reading())
+        found = constant_alpha(sweep_cells(session, sweep_id, Reading()))
     answer = recommend_alpha(fit_laws(find_optima(found)), found, rank=rank, lr=lr)
     fields = asdict(answer)
     fields.pop("supporting_cells")
@@ -167,6 +170,7 @@ def show_cell(cell: CellStats) -> Cell:
         num_failed=cell.num_failed,
         num_pending=cell.num_pending,
         forgetting=cell.forgetting,
+        schedule=cell.schedule,
     )
 
 
@@ -218,7 +222,8 @@ def verdict_on_half(fit: LawFit | None, reasons: Sequence[str]) -> str:
     return f"{interval}: this sweep contradicts p = 1/2.{bend}"
 
 
-def _show_law(item: Law, found: Sequence[CellStats]) -> LawItem:
+def show_law(item: Law, found: Sequence[CellStats]) -> LawItem:
+    """A law on the wire, with what common rules and rivals cost on the cells ``found``."""
     by_alpha = item.target == "alpha"
     lr = item.fixed if by_alpha else None
     rules = rule_costs(found, method=item.method, lr=item.fixed, lr_ratio=item.lr_ratio) if by_alpha else []
@@ -293,9 +298,24 @@ def _warnings(spec: dict[str, object], reading: Reading) -> list[str]:
     return warnings
 
 
+def _moving(found: Sequence[CellStats]) -> list[str]:
+    """That runs are left out because their α moves, and how many."""
+    constant = constant_alpha(found)
+    if len(constant) == len(found):
+        return []
+    left_out = [cell for cell in found if cell not in constant]
+    num_runs = sum(cell.n + cell.num_diverged + cell.num_failed + cell.num_pending for cell in left_out)
+    return [
+        f"{num_runs} runs in {len(left_out)} cells are left out: their α moves during training. "
+        "GET /sweeps/{id}/schedules compares them with the best constant α."
+    ]
+
+
 def _no_law_reasons(found: Sequence[CellStats], laws: Sequence[LawItem], target: Target) -> list[str]:
     if laws:
         return []
+    if found and not constant_alpha(found):
+        return ["α moves during training in every cell: a law is about constant α"]
     if not any(cell.measured for cell in found):
         return ["no cell of this sweep has finished yet"]
     axis = "α" if target == "alpha" else "η"

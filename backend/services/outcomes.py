@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from backend.store.metrics import read_metric
 from backend.store.tables import RunRow
-from lora_alpha.analysis.cells import CellStats, RunOutcome, Status, make_cells
-from lora_alpha.spec import Objective
+from lora_alpha.analysis.cells import CONSTANT, CellStats, RunOutcome, Status, make_cells
+from lora_alpha.spec import AlphaSchedule, Objective
 
 STATUS: dict[str, Status] = {
     "finished": "finished",
@@ -49,9 +49,18 @@ def sweep_cells(session: Session, sweep_id: str, reading: Reading) -> list[CellS
             diverged=row.diverged and not _read_before_divergence(row, losses.get(row.id), reading),
             lr_ratio=row.configuration.get("lr_ratio", 1.0),
             forgetting=row.forgetting,
+            schedule=schedule_label(row),
         )
         for row in rows
     )
+
+
+def schedule_label(row: RunRow) -> str:
+    """How the run's α moves, ``constant`` where it does not."""
+    given = row.configuration.get("alpha_schedule")
+    if not given or given["kind"] == CONSTANT:
+        return CONSTANT
+    return AlphaSchedule.model_validate(given).label
 
 
 def _losses(session: Session, rows: Sequence[RunRow], reading: Reading) -> dict[str, float]:

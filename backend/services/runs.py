@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from tsdownsample import MinMaxLTTBDownsampler
 
 from backend.pages import decode_cursor, encode_cursor
+from backend.services.outcomes import schedule_label
 from backend.services.views import show_runs
 from backend.store.engines import Store
 from backend.store.metrics import Series, decimal_values, list_metrics, read_metric
@@ -38,10 +39,10 @@ SORTABLE = (
     "started",
     "finished",
 )
-AXES = ("method", "rank", "alpha", "scale", "lr", "lr_ratio", "seed")
+AXES = ("method", "rank", "alpha", "scale", "lr", "lr_ratio", "schedule", "seed")
 GROUPINGS: dict[str, tuple[str, ...]] = {
     "run": (*AXES, "run"),
-    "cell": ("method", "rank", "alpha", "scale", "lr", "lr_ratio"),
+    "cell": ("method", "rank", "alpha", "scale", "lr", "lr_ratio", "schedule"),
 }
 MAX_POINTS = 10_000
 
@@ -213,6 +214,8 @@ def _grouping(group_by: str) -> tuple[str, ...]:
 def _axis(row: RunRow, axis: str) -> Any:
     if axis == "run":
         return row.id
+    if axis == "schedule":
+        return schedule_label(row)
     return row.configuration.get("lr_ratio", 1.0) if axis == "lr_ratio" else getattr(row, axis)
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.services.estimates import sweep_etas, sweep_progress
+from backend.services.outcomes import schedule_label
 from backend.store.sweeps import run_counts
 from backend.store.tables import JobRow, RunRow, SweepRow
 from lora_alpha.catalog import WORKLOADS
@@ -82,7 +83,7 @@ def show_run(row: RunRow, tags: Sequence[str], *, attempt: int = 0) -> Run:
         method=row.method,
         rank=row.rank,
         alpha=row.alpha,
-        scale=row.scale,
+        scale=_final_scale(row),
         lr=row.lr,
         lr_ratio=row.configuration.get("lr_ratio", 1.0),
         seed=row.seed,
@@ -99,7 +100,13 @@ def show_run(row: RunRow, tags: Sequence[str], *, attempt: int = 0) -> Run:
         tags=list(tags),
         error=row.error,
         attempt=attempt,
+        schedule=schedule_label(row),
     )
+
+
+def _final_scale(row: RunRow) -> float | None:
+    final = row.summary.get("scale")
+    return final if _is_number(final) else row.scale
 
 
 def _is_number(value: object) -> bool:

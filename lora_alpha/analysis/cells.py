@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 Status = Literal["finished", "failed", "pending"]
+CONSTANT = "constant"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class RunOutcome:
         diverged: The run became non-finite or left every sensible range.
         lr_ratio: lr_B / lr_A.
         forgetting: Loss on the source task, if the workload has one.
+        schedule: How α moved during training, ``CONSTANT`` where it did not.
     """
 
     method: str
@@ -41,14 +43,15 @@ class RunOutcome:
     diverged: bool = False
     lr_ratio: float = 1.0
     forgetting: float | None = None
+    schedule: str = CONSTANT
 
 
-CellKey = tuple[str, int | None, float | None, float, float]
+CellKey = tuple[str, int | None, float | None, float, float, str]
 
 
 @dataclass(frozen=True)
 class CellStats:
-    """The seeds of one (method, rank, α, lr, lr_ratio).
+    """The seeds of one (method, rank, α, lr, lr_ratio, schedule of α).
 
     ``mean``, ``std`` (n-1) and the 95 % interval are over finite losses; diverged, failed and pending runs
     are counted, never averaged. ``losses`` maps seed to loss.
@@ -69,6 +72,7 @@ class CellStats:
     num_failed: int
     num_pending: int
     forgetting: float | None
+    schedule: str = CONSTANT
 
     @property
     def n(self) -> int:
@@ -82,7 +86,7 @@ class CellStats:
 
 
 def make_cells(outcomes: Iterable[RunOutcome]) -> list[CellStats]:
-    """Group runs into cells, sorted by method, lr, lr_ratio, rank, α.
+    """Group runs into cells, sorted by method, lr, lr_ratio, schedule, rank, α.
 
     The interval is mean ± t·s/√n with s pooled over the cells of the same method and rank, whose
     degrees of freedom add up: with 3 seeds a cell's own s is nearly worthless.
@@ -94,10 +98,20 @@ def make_cells(outcomes: Iterable[RunOutcome]) -> list[CellStats]:
     """
     groups: dict[CellKey, list[RunOutcome]] = {}
     for run in outcomes:
-        groups.setdefault((run.method, run.rank, run.alpha, run.lr, run.lr_ratio), []).append(run)
+        key = (run.method, run.rank, run.alpha, run.lr, run.lr_ratio, run.schedule)
+        groups.setdefault(key, []).append(run)
     pooled = _pooled_variance(groups)
     cells = [_cell(members, *pooled[key[0], key[1]]) for key, members in groups.items()]
-    return sorted(cells, key=lambda c: (c.method, c.lr, c.lr_ratio, c.rank or 0, c.alpha or 0.0))
+    return sorted(cells, key=_position)
+
+
+def constant_alpha(cells: Sequence[CellStats]) -> list[CellStats]:
+    """The cells whose α did not move: what a law of α is about."""
+    return [cell for cell in cells if cell.schedule == CONSTANT]
+
+
+def _position(cell: CellStats) -> tuple[str, float, float, str, int, float]:
+    return cell.method, cell.lr, cell.lr_ratio, cell.schedule, cell.rank or 0, cell.alpha or 0.0
 
 
 def _pooled_variance(
@@ -139,6 +153,7 @@ def _cell(members: Sequence[RunOutcome], variance: float, freedom: int) -> CellS
         num_failed=sum(run.status == "failed" for run in members),
         num_pending=sum(run.status == "pending" for run in members),
         forgetting=float(np.mean(kept)) if kept else None,
+        schedule=first.schedule,
     )
 
 
