@@ -7,11 +7,12 @@ from lora_alpha.catalog.builtin import BUILTIN
 from lora_alpha.catalog.builtin_image import IMAGE
 from lora_alpha.catalog.builtin_text import TEXT
 from lora_alpha.catalog.entry import SweepDefaults, WorkloadInfo
+from lora_alpha.catalog.huggingface import HUGGING_FACE
 from lora_alpha.errors import FieldProblem, InvalidSpec
 
 __all__ = ["WORKLOADS", "SweepDefaults", "WorkloadInfo", "workload_info"]
 
-WORKLOADS: dict[str, WorkloadInfo] = {info.name: info for info in (*BUILTIN, *TEXT, *IMAGE)}
+WORKLOADS: dict[str, WorkloadInfo] = {info.name: info for info in (*BUILTIN, *TEXT, *IMAGE, *HUGGING_FACE)}
 
 
 def workload_info(name: str) -> WorkloadInfo:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,10 +22,21 @@ _IMPLEMENTATIONS = {
     "mod-rl": "lora_alpha.workloads.mod_rl:ModRLWorkload",
     "clip": "lora_alpha.workloads.clip:ClipWorkload",
 }
+# On files of the user's own: these are told which folders they may read.
+_ON_FILES = {
+    "hf-sft": "lora_alpha.workloads.huggingface.sft:SFTWorkload",
+    "hf-reasoning-sft": "lora_alpha.workloads.huggingface.sft:ReasoningSFTWorkload",
+}
 
 
-def load_workload(name: str, options: dict[str, Any]) -> Workload:
+def load_workload(name: str, options: dict[str, Any], *, roots: Sequence[Path] | None = None) -> Workload:
     """The workload ``name`` with ``options`` laid over its defaults; nothing costly happens here.
+
+    Args:
+        name: Of the catalogue.
+        options: What differs from the defaults.
+        roots: Folders that local models and data may come from; None: anywhere, for a caller that trains in
+            its own process. A service hands in its allowed roots.
 
     Raises:
         InvalidSpec: If the name is unknown or an option is invalid.
@@ -33,6 +46,8 @@ def load_workload(name: str, options: dict[str, Any]) -> Workload:
         parsed = info.options.model_validate(options)
     except ValidationError as error:
         raise InvalidSpec(problems_from(error, prefix="workload_options")) from None
-    module, _, attribute = _IMPLEMENTATIONS[name].partition(":")
-    workload: Workload = getattr(importlib.import_module(module), attribute)(parsed)
+    place = _IMPLEMENTATIONS.get(name) or _ON_FILES[name]
+    module, _, attribute = place.partition(":")
+    implementation = getattr(importlib.import_module(module), attribute)
+    workload: Workload = implementation(parsed, roots=roots) if name in _ON_FILES else implementation(parsed)
     return workload

@@ -23,7 +23,7 @@ def run_pretrain(context: JobContext) -> None:
 
 def load_prepared(context: JobContext, name: str, options: dict[str, Any]) -> Workload:
     """The workload, ready to train. One process prepares, others that need the same wait and say so."""
-    workload = load_workload(name, options)
+    workload = load_workload(name, options, roots=context.settings.roots)
     cache = context.settings.cache_dir
     digest = hashlib.sha256(json.dumps([name, options], sort_keys=True).encode()).hexdigest()[:16]
     with _locked(cache / "locks" / f"{name}-{digest}", context):

@@ -151,7 +151,11 @@ def enable_checkpointing(model: Any) -> None:
         InvalidSpec: If the architecture cannot.
     """
     try:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # The older name warns where the newer exists. Both default to the checkpoint without re-entrance.
+        if hasattr(model, "activation_checkpointing_enable"):
+            model.activation_checkpointing_enable()
+        else:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
     except ValueError as error:
         raise problem("gradient_checkpointing", f"{type(model).__name__} has none: turn it off") from error
     model.train()

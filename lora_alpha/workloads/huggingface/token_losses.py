@@ -44,7 +44,7 @@ def chosen_losses(
     mask_RT[:, 0] = False
     tokens_RT = batch["tokens"]
     states_MH, head = states_at(model, batch, mask_RT)
-    losses_M = _in_chunks(states_MH, tokens_RT[mask_RT], head, temperature=temperature)
+    losses_M = losses_of(states_MH, tokens_RT[mask_RT], head, temperature=temperature)
     losses_RT = torch.zeros(tokens_RT.shape, dtype=losses_M.dtype, device=losses_M.device)
     return losses_RT.masked_scatter(mask_RT, losses_M)
 
@@ -87,11 +87,9 @@ def check_causal_lm(model: Any) -> None:
     first = (torch.arange(PROBE_TOKENS, device=device) * 7 + 1) % vocabulary
     second = first.clone()
     second[-1] = (second[-1] + 1) % vocabulary
-    was_training = model.training
-    model.eval()
     logits = model(input_ids=torch.stack([first, second]), use_cache=False).logits.float()
     scale = logits.abs().max() + 1e-6
-    close = (EXACT if compute_dtype(model) in {torch.float32, torch.float64} else ROUNDED) * scale
+    close = _tolerance(model) * scale
     if (logits[0, :-1] - logits[1, :-1]).abs().max() > close:
         raise problem(
             "model",
@@ -107,7 +105,41 @@ def check_causal_lm(model: Any) -> None:
         if states.shape[-1] == getattr(head, "in_features", None):
             linear = bool((head(states).float() - logits[:1]).abs().max() <= close)
     model.logits_are_linear = linear
-    model.train(was_training)
+
+
+@torch.no_grad()
+def check_packing(model: Any) -> None:
+    """Refuse a model in which examples of one packed row see each other or their place in the row.
+
+    Raises:
+        InvalidSpec: If the model takes no mask or positions of ours, or mixes tokens by other means.
+    """
+    device = next(model.parameters()).device
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    tokens = (torch.arange(2 * PROBE_TOKENS, device=device) * 7 + 1) % vocabulary
+    place = torch.arange(PROBE_TOKENS, device=device)
+    segments = torch.tensor([1, 2], device=device).repeat_interleave(PROBE_TOKENS)
+    alone = model(input_ids=tokens[None, PROBE_TOKENS:], use_cache=False).logits.float()
+    try:
+        packed = model(
+            input_ids=tokens[None],
+            attention_mask=causal_mask(segments[None], dtype=compute_dtype(model)),
+            position_ids=torch.cat([place, place])[None],
+            use_cache=False,
+        ).logits.float()
+    except (TypeError, ValueError, RuntimeError):
+        packed = torch.full_like(alone, torch.inf).repeat(1, 2, 1)
+    difference = (packed[:, PROBE_TOKENS:] - alone).abs().max()
+    if not difference <= _tolerance(model) * (alone.abs().max() + 1e-6):
+        raise problem(
+            "packing",
+            f"{type(model).__name__} does not keep examples of one row apart: turn packing off, rows are "
+            "padded then",
+        )
+
+
+def _tolerance(model: Any) -> float:
+    return EXACT if compute_dtype(model) in {torch.float32, torch.float64} else ROUNDED
 
 
 def compute_dtype(model: Any) -> torch.dtype:
@@ -116,9 +148,10 @@ def compute_dtype(model: Any) -> torch.dtype:
     return dtype
 
 
-def _in_chunks(
-    states_MH: Tensor, labels_M: Tensor, head: Callable[[Tensor], Tensor], *, temperature: float
+def losses_of(
+    states_MH: Tensor, labels_M: Tensor, head: Callable[[Tensor], Tensor], *, temperature: float = 1.0
 ) -> Tensor:
+    """−log p of each label under ``head`` of its state, (M,), float32 (float64 in a float64 model)."""
     width = getattr(head, "out_features", states_MH.shape[-1])
     size = max(1, CHUNK_LOGITS // int(width))
 
