@@ -16,7 +16,7 @@ from fastapi.responses import StreamingResponse
 
 from dashboard import ids
 from dashboard.connection import Connect
-from dashboard.pages import laws, new_sweep, sweep, sweeps, workers
+from dashboard.pages import inspection, laws, new_sweep, presets, sweep, sweeps, workers
 from dashboard.pages.shell import shell
 from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
@@ -62,7 +62,7 @@ def mount_dashboard(root: FastAPI, *, api: str, token: str | None = None) -> Das
     )
     app.layout = shell()
     _register_frame(app, connect)
-    for page in (sweeps, new_sweep, sweep, workers, laws):
+    for page in (sweeps, new_sweep, inspection, presets, sweep, workers, laws):
         page.register(app, connect)
     # Dash collects styles and scripts when "/" is first asked for; whoever opens a link to another page first
     # would get it bare.

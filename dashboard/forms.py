@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lora_alpha.axes import parse_axis, parse_whole_axis
@@ -32,15 +32,27 @@ def body_from(workload: str, values: Mapping[str, Any], options: Mapping[str, An
             body[name] = _READERS.get(name, _plain)(value)
         except ValueError as error:
             messages[name] = str(error)
-    chosen = {name: value for name, value in options.items() if value not in (None, "")}
-    if chosen:
-        body["workload_options"] = {name: read_option(value) for name, value in chosen.items()}
+    if chosen := options_from(options):
+        body["workload_options"] = chosen
     rule = {key: body.pop(f"rule_{key}") for key in ("coefficient", "exponent") if f"rule_{key}" in body}
     if rule:
         body["alpha_rule"] = rule
     if messages:
         raise FormError(messages)
     return body
+
+
+def options_from(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The workload options of a request, as typed; empty ones are left to their defaults.
+
+    Numbers stay text: the option's type reads them, and a revision called 2 is no number.
+    """
+    return {name: value for name, value in options.items() if value not in (None, "")}
+
+
+def named(component_ids: Sequence[Mapping[str, str]], values: Sequence[Any]) -> dict[str, Any]:
+    """Values of a pattern-matched group of components, by the name in their ids."""
+    return {item["name"]: value for item, value in zip(component_ids, values, strict=True)}
 
 
 def show_axis(values: list[float]) -> str:
@@ -50,24 +62,6 @@ def show_axis(values: list[float]) -> str:
     '32, 64, 2e-4'
     """
     return ", ".join(short_number(float(value)) for value in values)
-
-
-def read_option(value: Any) -> Any:
-    """An option as typed: a whole number, a number, true/false, or the text itself.
-
-    >>> [read_option(v) for v in ("8", "0.5", "full", "true", 3)]
-    [8, 0.5, 'full', True, 3]
-    """
-    if not isinstance(value, str):
-        return value
-    if value in {"true", "false"}:
-        return value == "true"
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value
 
 
 def _plain(value: Any) -> Any:

@@ -46,7 +46,15 @@ FORM_ABOUT = "form-about"
 FORM_PLAN = "form-plan"
 FORM_SUBMIT = "form-submit"
 FORM_RESULT = "form-result"
-FORM_ALPHA_MODE = "form-alpha-mode"
+FORM_CHECKED = "form-checked"
+
+PRESETS = "presets"
+PRESET_RESULT = "preset-result"
+INSPECT = "inspect"
+INSPECTION = "inspection"
+INSPECTION_PANEL = "inspection-panel"
+INSPECTION_JOB = "inspection-job"
+INSPECTION_TICK = "inspection-tick"
 
 WORKERS_TICK = "workers-tick"
 WORKERS_TABLE = "workers-table"
@@ -74,3 +82,8 @@ def option(name: str) -> dict[str, str]:
 def action(verb: str) -> dict[str, str]:
     """A button that steers the sweep."""
     return {"type": "action", "verb": verb}
+
+
+def preset(name: str) -> dict[str, str]:
+    """The button that runs a preset."""
+    return {"type": "preset", "name": name}

@@ -132,3 +132,21 @@ class SavedView(Wire):
     name: str
     address: str
     created_at: datetime
+
+
+class PresetItem(Wire):
+    """A ready-made sweep: what it asks, what it showed when it was measured, and its request.
+
+    ``needs`` are the workload options that only the user knows (a model, a file): with them filled in,
+    ``request`` is a body of ``POST /sweeps``.
+    """
+
+    id: str
+    state: Literal["ready"] = "ready"
+    name: str
+    title: str
+    question: str
+    expect: str
+    page: str
+    needs: list[str]
+    request: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Small nouns: workers, health, workloads, methods, recommendation, login."""
+"""Small nouns: workers, health, workloads, methods, presets, recommendation, login."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from starlette.exceptions import HTTPException
 
 from backend.login import set_token_cookie, token_matches
 from backend.routes.deps import BackendDep
-from backend.services import analysis, status
+from backend.services import analysis, presets, status
 from lora_alpha.schemas import Health, MethodItem, Page, Wire, Worker, WorkloadItem
 from lora_alpha.schemas_analysis import RecommendationItem
+from lora_alpha.schemas_jobs import PresetItem
 
 router = APIRouter(tags=["service"])
 
@@ -46,6 +47,12 @@ def workloads() -> Page[WorkloadItem]:
 def methods() -> Page[MethodItem]:
     """How it can be trained."""
     return Page(items=status.methods())
+
+
+@router.get("/presets")
+def list_presets() -> Page[PresetItem]:
+    """Sweeps that are ready to run."""
+    return Page(items=presets.listing())
 
 
 @router.get("/recommend")

@@ -15,6 +15,7 @@ from dashboard.forms import show_axis
 from lora_alpha.schemas import MethodItem
 from lora_alpha.spec import short_number
 
+MANY_OPTIONS = 8  # more than these are folded away
 SWEEP_AXES = {"methods", "ranks", "alphas", "lrs", "seeds", "lr_ratio", "name", "tags", "alpha_rule"}
 
 
@@ -64,16 +65,16 @@ FIELDS: dict[str, Field] = {
     "seeds": Field("Seeds", "At least 3, or differences may be noise.", "text", _axis("seeds")),
     "steps": Field("Steps", "Optimiser steps per run.", "number", _value("steps")),
     "batch_size": Field("Batch size", "Examples per step.", "number", _value("batch_size")),
-    "optimizer": Field("Optimiser", "", ("adamw", "sgd"), _value("optimizer")),
-    "schedule": Field("Schedule", "", ("constant", "cosine"), _value("schedule")),
-    "warmup": Field("Warm-up steps", "", "number", _value("warmup")),
+    "optimizer": Field("Optimiser", "sgd has no momentum.", ("adamw", "sgd"), _value("optimizer")),
+    "schedule": Field("Schedule", "Of η, after the warm-up.", ("constant", "cosine"), _value("schedule")),
+    "warmup": Field("Warm-up steps", "η rises linearly over these.", "number", _value("warmup")),
     "eval_every": Field(
         "Evaluate every", "Steps between two held-out losses.", "number", _value("eval_every")
     ),
     "rule_coefficient": Field("lora-alpha: C", "α = C·r^p", "text", lambda _: "", keep=True),
     "rule_exponent": Field("lora-alpha: p", "1/2 in the paper.", "text", lambda _: "", keep=True),
     "lr_ratio": Field("η_B / η_A", "LoRA+ uses 16; 1 otherwise.", "text", _text("lr_ratio"), keep=True),
-    "weight_decay": Field("Weight decay", "", "text", _text("weight_decay"), keep=True),
+    "weight_decay": Field("Weight decay", "Decoupled.", "text", _text("weight_decay"), keep=True),
     "clip": Field("Gradient clip", "Per configuration; empty for none.", "text", _text("clip"), keep=True),
     "lora_dropout": Field(
         "Adapter dropout", "On the adapters' inputs.", "text", _text("lora_dropout"), keep=True
@@ -99,10 +100,10 @@ ADVANCED = (
 
 
 def field_inputs(
-    defaults: Mapping[str, Any], methods: list[MethodItem], spec: Mapping[str, Any] | None
+    defaults: Mapping[str, Any], methods: list[MethodItem], given: Mapping[str, Any]
 ) -> list[Component]:
-    """All fields, filled from ``spec`` if there is one, else from the workload's defaults."""
-    source = {**defaults, **_flat(spec)} if spec else dict(defaults)
+    """All fields, filled from ``given`` (as in a request), else from the workload's defaults."""
+    source = {**defaults, **given}
     built = {name: _input(name, field, field.show(source), methods) for name, field in FIELDS.items()}
     return [
         _box("Grid", [built["methods"], _columns([built[name] for name in AXES[1:]], 2)]),
@@ -123,15 +124,36 @@ def field_inputs(
 
 
 def option_inputs(schema: Mapping[str, Any], given: Mapping[str, Any]) -> Component:
-    """A control for each workload option, from its JSON schema."""
+    """A control for each workload option, from its JSON schema; of many the required and given come first."""
     properties: Mapping[str, Mapping[str, Any]] = schema.get("properties", {})
-    controls = [
-        _option(name, part, given.get(name, part.get("default"))) for name, part in properties.items()
-    ]
-    return _columns(controls, 2) if controls else html.Div()
+    required = set(schema.get("required", []))
+    controls = {
+        name: _option(name, part, given.get(name, part.get("default")), required=name in required)
+        for name, part in properties.items()
+    }
+    if not controls:
+        return html.Div()
+    first = [name for name in controls if name in required or name in given]
+    if len(controls) <= MANY_OPTIONS or not first:
+        return _columns(list(controls.values()), 2)
+    rest = [control for name, control in controls.items() if name not in first]
+    more = dmc.AccordionItem(
+        [
+            dmc.AccordionControl(f"More about model and data ({len(rest)})"),
+            dmc.AccordionPanel(_columns(rest, 2)),
+        ],
+        value="more",
+    )
+    return html.Div(
+        [
+            _columns([controls[name] for name in first], 2),
+            dmc.Accordion(more, variant="separated", mt="md"),
+        ]
+    )
 
 
-def _flat(spec: Mapping[str, Any]) -> dict[str, Any]:
+def request_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the request that gave the resolved sweep ``spec``."""
     train: Mapping[str, Any] = spec["train"]
     return {**train, **{name: spec[name] for name in SWEEP_AXES if name in spec}}
 
@@ -148,11 +170,12 @@ def _input(name: str, field: Field, value: Any, methods: list[MethodItem]) -> Co
     return dmc.TextInput(**common, debounce=400)
 
 
-def _option(name: str, part: Mapping[str, Any], value: Any) -> Component:
+def _option(name: str, part: Mapping[str, Any], value: Any, *, required: bool) -> Component:
     common = {
         "id": ids.option(name),
         "label": name.replace("_", " "),
         "description": part.get("description", ""),
+        "withAsterisk": required,
     }
     choices = part.get("enum")
     if choices:
@@ -161,8 +184,16 @@ def _option(name: str, part: Mapping[str, Any], value: Any) -> Component:
         )
     if part.get("type") == "boolean":
         return dmc.Select(**common, value=str(value).lower(), data=["true", "false"], allowDeselect=False)
-    shown = "" if value is None else str(value)
-    return dmc.TextInput(**common, value=shown, debounce=400)
+    if name.endswith("_template"):
+        return dmc.Textarea(**common, value=value or "", debounce=400, autosize=True, minRows=2)
+    return dmc.TextInput(**common, value=_shown(value), debounce=400)
+
+
+def _shown(value: Any) -> str:
+    """An option's value as the user would type it; a mapping as ``name=value`` with commas between."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={part}" for key, part in value.items())
+    return "" if value is None else str(value)
 
 
 def _box(title: str, children: list[Component]) -> Component:

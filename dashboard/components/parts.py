@@ -52,7 +52,9 @@ def notes(warnings: Sequence[str]) -> list[Component]:
     return [note("Mind", text) for text in warnings]
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, caption: str = "") -> Component:
+def table(
+    headings: Sequence[str], rows: Sequence[Sequence[Any]], *, caption: str = "", min_width: int = 480
+) -> Component:
     """A compact table; numbers come as text."""
     head = dmc.TableThead(dmc.TableTr([dmc.TableTh(heading) for heading in headings]))
     body = dmc.TableTbody([dmc.TableTr([dmc.TableTd(cell) for cell in row]) for row in rows])
@@ -63,7 +65,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Any]], *, caption: st
         dmc.Table(
             parts, striped="odd", highlightOnHover=True, verticalSpacing=5, fz="sm", className="numbers"
         ),
-        minWidth=480,
+        minWidth=min_width,
     )
 
 

@@ -55,7 +55,7 @@ def law_figure(
         data += _points(law, colour, SYMBOLS[index % len(SYMBOLS)], name, theme)
     values = [bound for law in drawn for o in law.optima for bound in (o.value, o.basin_low, o.basin_high)]
     low, high = min(values) / 2.2, max(values) * 2.2
-    span = {"range": [math.log10(low), math.log10(high)]}
+    span: dict[str, Any] = {"range": [math.log10(low), math.log10(high)]}
     if drawn[0].target == "alpha":
         ticks = octaves_between(low, high)
         span |= {"tickvals": ticks, "ticktext": [number(value) for value in ticks]}

@@ -12,30 +12,44 @@ from dash.development.base_component import Component
 
 from dashboard import ids
 from dashboard.address import read_view
-from dashboard.components.form_fields import FIELDS, field_inputs, option_inputs
+from dashboard.components.form_fields import FIELDS, MANY_OPTIONS, field_inputs, option_inputs, request_of
 from dashboard.components.parts import note, table
 from dashboard.connection import Connect
 from dashboard.figures.style import number
-from dashboard.forms import FormError, body_from
+from dashboard.forms import FormError, body_from, named
+from dashboard.pages.inspection import inspection_panel, subject
+from dashboard.pages.presets import preset_cards
 from lora_alpha.errors import InvalidSpec, LoraAlphaError
 from lora_alpha.schemas import MethodItem, SweepPlan, WorkloadItem
 
 
 def layout(search: str | None, connect: Connect) -> Component:
-    """The form; ``?from=ID`` starts from that sweep, ``?workload=NAME`` from that workload's defaults."""
-    asked = read_view(search, {"from": "", "workload": ""})
+    """The form, filled from what the address names.
+
+    ``?from=ID``: that sweep; ``?preset=NAME``: that preset; ``?workload=NAME``: that workload's defaults.
+    """
+    asked = read_view(search, {"from": "", "workload": "", "preset": ""})
     with connect() as client:
         workloads, methods = client.workloads().items, client.methods().items
+        presets = client.presets().items
         spec = client.sweep(asked["from"]).spec if asked["from"] else None
+    given: dict[str, Any] = {}
+    if spec is not None:
+        given = request_of(spec)
+    elif asked["preset"]:
+        given = next((item.request for item in presets if item.id == asked["preset"]), {})
     by_id = {item.id: item for item in workloads}
-    chosen = spec["train"]["workload"] if spec else asked["workload"] or workloads[0].id
-    item = by_id.get(chosen, workloads[0])
+    item = by_id.get(given.get("workload") or asked["workload"], workloads[0])
     return html.Div(
         [
             dmc.Title("New sweep", order=2, mb="md"),
+            *([_explicit_cells(spec)] if spec and spec.get("cells") else []),
+            preset_cards(presets),
+            html.Div(id=ids.PRESET_RESULT),
+            dcc.Store(id=ids.FORM_CHECKED),
             dmc.Grid(
                 [
-                    dmc.GridCol(_form(item, workloads, methods, spec), span={"base": 12, "md": 8}),
+                    dmc.GridCol(_form(item, workloads, methods, given), span={"base": 12, "md": 8}),
                     dmc.GridCol(_side(), span={"base": 12, "md": 4}),
                 ],
                 gutter="lg",
@@ -50,6 +64,7 @@ def register(app: Dash, connect: Connect) -> None:
     @app.callback(
         Output(ids.FORM_OPTIONS, "children"),
         Output(ids.FORM_ABOUT, "children"),
+        Output(ids.INSPECTION_PANEL, "style"),
         Output({"type": "field", "name": ALL}, "value"),
         Input(ids.FORM_WORKLOAD, "value"),
         State({"type": "field", "name": ALL}, "id"),
@@ -66,6 +81,7 @@ def register(app: Dash, connect: Connect) -> None:
         Input(ids.FORM_WORKLOAD, "value"),
         Input({"type": "field", "name": ALL}, "value"),
         Input({"type": "option", "name": ALL}, "value"),
+        Input(ids.FORM_CHECKED, "data"),
         State({"type": "field", "name": ALL}, "id"),
         State({"type": "option", "name": ALL}, "id"),
     )
@@ -73,11 +89,12 @@ def register(app: Dash, connect: Connect) -> None:
         workload: str,
         values: list[Any],
         options: list[Any],
+        checked: str | None,
         field_ids: list[dict[str, str]],
         option_ids: list[dict[str, str]],
     ) -> Any:
         return await asyncio.to_thread(
-            _plan, connect, workload, _named(field_ids, values), _named(option_ids, options)
+            _plan, connect, workload, named(field_ids, values), named(option_ids, options), checked
         )
 
     @app.callback(
@@ -102,18 +119,18 @@ def register(app: Dash, connect: Connect) -> None:
         if not clicks or ctx.triggered_id != ids.FORM_SUBMIT:
             return no_update, no_update
         return await asyncio.to_thread(
-            _submit, connect, workload, _named(field_ids, values), _named(option_ids, options)
+            _submit, connect, workload, named(field_ids, values), named(option_ids, options)
         )
 
 
 def _form(
-    item: WorkloadItem, workloads: list[WorkloadItem], methods: list[MethodItem], spec: dict[str, Any] | None
+    item: WorkloadItem, workloads: list[WorkloadItem], methods: list[MethodItem], given: Mapping[str, Any]
 ) -> Component:
     groups: dict[str, list[dict[str, str]]] = {}
     for workload in workloads:
         groups.setdefault(workload.family, []).append({"value": workload.id, "label": workload.title})
     data = [{"group": family, "items": items} for family, items in groups.items()]
-    options = spec["train"]["workload_options"] if spec else {}
+    options = given.get("workload_options", {})
     return html.Div(
         [
             dmc.Paper(
@@ -129,12 +146,13 @@ def _form(
                     ),
                     html.Div(_about(item), id=ids.FORM_ABOUT),
                     html.Div(option_inputs(item.options_schema, options), id=ids.FORM_OPTIONS),
+                    html.Div(inspection_panel(), id=ids.INSPECTION_PANEL, style=_panel_style(item)),
                 ],
                 withBorder=True,
                 p="md",
                 mb="md",
             ),
-            *field_inputs(item.defaults, methods, spec),
+            *field_inputs(item.defaults, methods, given),
         ]
     )
 
@@ -173,14 +191,38 @@ def _change_workload(connect: Connect, name: str, field_ids: list[dict[str, str]
         no_update if FIELDS[field["name"]].keep else FIELDS[field["name"]].show(item.defaults)
         for field in field_ids
     ]
-    return option_inputs(item.options_schema, {}), _about(item), values
+    return option_inputs(item.options_schema, {}), _about(item), _panel_style(item), values
 
 
-def _plan(connect: Connect, workload: str, values: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+def _needs_check(item: WorkloadItem) -> bool:
+    """Whether the workload rests on files of the user's: those are looked at before anything is queued."""
+    return bool(item.options_schema.get("required"))
+
+
+def _panel_style(item: WorkloadItem) -> dict[str, str]:
+    return {} if _needs_check(item) else {"display": "none"}
+
+
+def _explicit_cells(spec: Mapping[str, Any]) -> Component:
+    text = (
+        f"The sweep has {len(spec['cells'])} cells that are on no grid. The form makes grids: it takes over "
+        "everything else."
+    )
+    return note("Explicit cells are left out", text)
+
+
+def _plan(
+    connect: Connect,
+    workload: str,
+    values: Mapping[str, Any],
+    options: Mapping[str, Any],
+    checked: str | None,
+) -> Any:
     try:
         body = body_from(workload, values, options)
         with connect() as client:
             plan = client.plan_sweep(body)
+            item = next(item for item in client.workloads().items if item.id == workload)
     except FormError as error:
         return _unplanned(len(error.messages)), True, *_errors(error.messages, values, options)
     except LoraAlphaError as error:
@@ -192,14 +234,18 @@ def _plan(connect: Connect, workload: str, values: Mapping[str, Any], options: M
     messages = {error.field: error.message for error in plan.errors}
     left = _errors(messages, values, options)
     if not plan.valid:
-        placed = set(values) | {f"workload_options.{name}" for name in options}
+        # Of many options some are folded away, and with them their errors.
+        shown = options if len(options) <= MANY_OPTIONS else {}
+        placed = set(values) | {f"workload_options.{name}" for name in shown}
         rest = [f"{f}: {m}" for f, m in messages.items() if f.split(".")[0] not in placed and f not in placed]
         return (
             [_unplanned(len(messages)), *[dmc.Text(text, c="red", size="sm") for text in rest]],
             True,
             *left,
         )
-    return _show_plan(plan), False, *left
+    waits = _needs_check(item) and checked != subject(workload, options)
+    first = [note("Check model and data first", "The button is below the options.")] if waits else []
+    return [*first, _show_plan(plan)], waits, *left
 
 
 def _errors(messages: Mapping[str, str], values: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
@@ -246,7 +292,7 @@ def _show_plan(plan: SweepPlan) -> Component:
             html.Details(
                 [
                     html.Summary("Resulting scale s = α/r (rsLoRA: α/√r)"),
-                    table(["method", "rank", "α", "s"], rows),
+                    table(["method", "rank", "α", "s"], rows, min_width=0),
                 ],
                 className="behind",
                 open=True,
@@ -283,7 +329,3 @@ def _submit(connect: Connect, workload: str, values: Mapping[str, Any], options:
     except LoraAlphaError as error:
         return no_update, note("Not submitted", str(error), colour="red")
     return f"/sweep/{sweep.id}", dcc.Link("Open the sweep", href=f"/sweep/{sweep.id}")
-
-
-def _named(component_ids: list[dict[str, str]], values: list[Any]) -> dict[str, Any]:
-    return {item["name"]: value for item, value in zip(component_ids, values, strict=True)}

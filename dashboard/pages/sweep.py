@@ -14,6 +14,7 @@ from dashboard.address import read_view, write_view
 from dashboard.components.parts import badge, note, notes
 from dashboard.connection import Connect
 from dashboard.pages import sweep_law, sweep_runs, sweep_training
+from dashboard.pages.presets import preset_note
 from dashboard.pages.sweeps import time_left
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.schemas import Sweep
@@ -45,6 +46,7 @@ def layout(sweep_id: str, search: str | None, connect: Connect) -> Component:
     """The page, its controls as the address says."""
     with connect() as client:
         sweep = client.sweep(sweep_id)
+        about = preset_note(client, sweep)
     view = read_view(search, DEFAULTS)
     panels = {
         "convergence": sweep_training.convergence_panel(sweep, view),
@@ -70,6 +72,7 @@ def layout(sweep_id: str, search: str | None, connect: Connect) -> Component:
             dcc.Store(id=ids.SWEEP_VIEW, data=view),
             dcc.Interval(id=ids.SWEEP_TICK, interval=1500),
             html.Div(_header(sweep), id=ids.SWEEP_HEADER),
+            html.Div(about, style={"margin": "8px 0"}),
             tabs,
             sweep_runs.log_drawer(),
         ]

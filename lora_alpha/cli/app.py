@@ -110,6 +110,7 @@ def sweep(
         Path | None, typer.Argument(help="YAML file: our request, or a Weights & Biases sweep.")
     ] = None,
     workload: Annotated[str | None, typer.Option(help="Workload, where no file is given.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Ready-made sweep to start from.")] = None,
     methods: Annotated[str | None, typer.Option(help="Methods, separated by commas.")] = None,
     ranks: Annotated[str | None, typer.Option(help="Ranks, as in 1..64 or 4,16.")] = None,
     alphas: Annotated[str | None, typer.Option(help="α values, as in 2^5..2^13.")] = None,
@@ -126,6 +127,7 @@ def sweep(
 
     request = read_request(
         file,
+        preset,
         workload=workload,
         methods=methods,
         ranks=ranks,

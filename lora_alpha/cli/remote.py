@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lora_alpha.axes import parse_axis, parse_whole_axis
+from lora_alpha.catalog.presets import preset as find_preset
 from lora_alpha.catalog.resolve import problems_from
 from lora_alpha.cli.progress import follow
 from lora_alpha.client import Client
@@ -26,15 +27,19 @@ from lora_alpha.schemas import SweepRequest
 CSV_KINDS = ("runs", "history", "cells", "optima", "law", "probes")
 
 
-def read_request(file: Path | None, **options: Any) -> SweepRequest:
-    """The request in ``file`` with command-line options laid over it.
+def read_request(file: Path | None, preset: str | None = None, **options: Any) -> SweepRequest:
+    """The request in ``file`` or of ``preset`` with command-line options laid over it.
 
     Raises:
-        InvalidSpec: If neither a file nor a workload is given, or an option cannot be read.
+        InvalidSpec: If no file, preset or workload is given, or an option cannot be read.
     """
-    if file is None and options["workload"] is None:
-        raise InvalidSpec([FieldProblem("workload", "give a YAML file or --workload NAME")])
-    body = read_sweep_yaml(file).model_dump(exclude_unset=True) if file else {}
+    if file is None and preset is None and options["workload"] is None:
+        raise InvalidSpec([FieldProblem("workload", "give a YAML file, --preset NAME or --workload NAME")])
+    body: dict[str, Any] = {}
+    if preset is not None:
+        body |= find_preset(preset).request.model_dump(exclude_unset=True)
+    if file is not None:
+        body |= read_sweep_yaml(file).model_dump(exclude_unset=True)
     problems = []
     for name, value in options.items():
         if value is None:
