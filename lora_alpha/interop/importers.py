@@ -8,6 +8,7 @@ from pathlib import Path
 from lora_alpha.client import Client
 from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.interop import mlflow_store, own_csv, wandb_csv
+from lora_alpha.interop.callback_stream import send_spool
 from lora_alpha.interop.outside_runs import OutsideRun, to_ingest, to_points
 
 
@@ -20,11 +21,15 @@ def import_runs(client: Client, source: Path) -> Iterator[str]:
     Args:
         client: Of the installation that takes the runs.
         source: A folder with ``runs.csv`` (and ``history.csv``) as exported here; an MLflow ``mlruns`` folder
-            or its SQLite file; a CSV file exported from a W&B table or panel.
+            or its SQLite file; a CSV file exported from a W&B table or panel; or the ``.jsonl`` file in which
+            a training run kept what it could not send.
 
     Raises:
         InvalidSpec: If ``source`` is none of these.
     """
+    if source.suffix == ".jsonl" and source.is_file():
+        yield send_spool(client, source)
+        return
     taken = left_out = 0
     for run in read_runs(source):
         try:
