@@ -1,4 +1,4 @@
-"""How large a transformers model is, from its config.json alone: torch-free, for plans and memory estimates."""
+"""How large a transformers model is, from its config.json alone: for plans and memory estimates."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def read_size(folder: str) -> ModelSize | None:
 
 
 def causal_lm_footprint(options: CausalLMOptions, dtype: DType) -> Footprint:
-    """What a training step of a causal language model needs; sizes are unknown until a hub model is fetched."""
+    """What a training step of a causal language model needs; a hub model's sizes are unknown here."""
     size = read_size(options.model)
     if size is None:
         return Footprint(tokens_per_example=options.max_tokens)

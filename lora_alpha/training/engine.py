@@ -30,7 +30,7 @@ from lora_alpha.training.records import (
     TrainingEvent,
 )
 from lora_alpha.training.schedules import AlphaFactors, lr_factor
-from lora_alpha.workloads.base import Workload
+from lora_alpha.workloads.base import Batch, Workload
 
 # A held-out loss this many times the untrained one (or the whole scale of the metric) is a divergence: no
 # configuration that got there has come back within a sweep's horizon, and averaging it would drown its cell.
@@ -74,6 +74,12 @@ def train_pack(
     yield from session.run(wants_checkpoint)
 
 
+def _whole(batch: Batch, *, num_configs: int) -> list[Batch]:
+    """A workload that does not cut its batches has one part."""
+    del num_configs
+    return [batch]
+
+
 class _Session:
     """One pack in training. Arrays of this class are in the caller's order, tensors in pack order."""
 
@@ -87,6 +93,7 @@ class _Session:
     ) -> None:
         self.workload = workload
         self.train = train
+        self.device = device
         self.model = workload.build_model(device=device, dtype=DTYPES[train.dtype])
         patterns: dict[str, Any] = getattr(workload, "patterns", dict)()
         self.adapters: PackedAdapters = inject(
@@ -163,10 +170,14 @@ class _Session:
         batch = self.workload.batch(
             self.model, step=self.step, seeds=self.seeds, batch_size=self.train.batch_size
         )
-        # Around the backward pass too: gradient checkpointing computes layers again.
-        with self.adapters.dropout.dropping(step=self.step):
-            losses_N = self.workload.losses(self.model, batch, num_configs=self.num_configs)
-            losses_N.sum().backward()  # type: ignore[no-untyped-call]
+        parts = getattr(self.workload, "micro_batches", _whole)(batch, num_configs=self.num_configs)
+        losses_N = torch.zeros(self.num_configs, dtype=torch.float64, device=self.device)
+        for index, part in enumerate(parts):
+            # Around the backward pass too: gradient checkpointing computes layers again.
+            with self.adapters.dropout.dropping(step=self.step, microbatch=index):
+                part_N = self.workload.losses(self.model, part, num_configs=self.num_configs)
+                part_N.sum().backward()  # type: ignore[no-untyped-call]
+            losses_N += part_N.detach()
         norms_N = self.optimizer.gradient_norms()
         if self.train.clip is not None:
             self.optimizer.clip(norms_N, self.train.clip)
@@ -178,7 +189,7 @@ class _Session:
                 warmup=self.train.warmup,
             )
         )
-        self._buffer.append(torch.stack([losses_N.detach().double(), norms_N.double()]))
+        self._buffer.append(torch.stack([losses_N, norms_N.double()]))
 
     def _flush(self) -> list[MetricBlock]:
         """Read the buffered losses, quarantine what is no longer finite, return the blocks."""

@@ -34,7 +34,12 @@ class Progress:
 
 
 class Workload(Protocol):
-    """A task: a frozen base model, its training batches, its losses and its held-out metrics."""
+    """A task: a frozen base model, its training batches, its losses and its held-out metrics.
+
+    A workload may also have ``patterns() -> dict`` (ranks and α of single layers, see
+    ``models.packed.inject``), and ``micro_batches(batch, num_configs=N) -> list[Batch]``: parts whose losses
+    add up to those of the whole and which go through the model one after the other before one optimiser step.
+    """
 
     name: str
 

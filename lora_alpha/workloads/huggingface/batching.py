@@ -9,7 +9,7 @@ Shapes: N configurations, R rows, T tokens, E examples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +21,7 @@ from lora_alpha.workloads.counter_rng import uniforms
 from lora_alpha.workloads.huggingface.tokens import TokenSet
 
 ORDER_STREAM = 11
+PER_CONFIG = {"num_learnt"}
 # Rows are padded to a multiple of this, so that a compiled step meets few shapes.
 MULTIPLE = 8
 
@@ -123,15 +124,15 @@ def causal_mask(segments_RT: Tensor, *, dtype: torch.dtype) -> Tensor:
     return mask.masked_fill(blocked, torch.finfo(dtype).min)[:, None]
 
 
-def micro_batches(batch: dict[str, Tensor], *, num_configs: int, parts: int) -> list[dict[str, Tensor]]:
+def micro_batches(batch: Mapping[str, Tensor], *, num_configs: int, parts: int) -> list[dict[str, Tensor]]:
     """``batch`` in at most ``parts`` pieces, each with the same number of rows of every configuration.
 
     Args:
-        batch: Tensors (N·B, …); those of shape (N,) belong to configurations and go into every piece.
+        batch: Tensors (N·B, …); ``PER_CONFIG`` names those of shape (N,), which go into every piece.
         num_configs: N.
         parts: Most pieces; fewer where B is smaller.
     """
-    num_rows = next(len(value) for value in batch.values() if len(value) != num_configs or value.ndim > 1)
+    num_rows = len(batch["tokens"])
     per_config = num_rows // num_configs
     rows = torch.arange(num_rows).view(num_configs, per_config)
     pieces = []
@@ -139,9 +140,7 @@ def micro_batches(batch: dict[str, Tensor], *, num_configs: int, parts: int) -> 
         chosen = rows[:, columns].flatten()
         pieces.append(
             {
-                name: value
-                if value.ndim == 1 and len(value) == num_configs
-                else value[chosen.to(value.device)]
+                name: value if name in PER_CONFIG else value[chosen.to(value.device)]
                 for name, value in batch.items()
             }
         )

@@ -188,6 +188,15 @@ def test_micro_batches_add_up_to_the_whole(prepared: Prepared) -> None:
     assert torch.allclose(whole, summed, atol=1e-6)
 
 
+def test_accumulation_does_not_change_the_training(prepared: Prepared) -> None:
+    curves = []
+    for accumulation in (1, 3):
+        steps, _ = train(prepared(kind="gpt2", accumulation=accumulation), grid(), steps=4, dtype="float64")
+        curves.append([curve(steps, metric) for metric in ("train_loss", "grad_norm", "eval_loss")])
+    for whole, parts in zip(*curves, strict=True):
+        assert np.allclose(whole, parts, rtol=0, atol=1e-10)
+
+
 def test_gradient_checkpointing_changes_nothing_but_memory(prepared: Prepared) -> None:
     gradients = []
     for option in (False, True):
