@@ -18,7 +18,7 @@ class Settings(BaseSettings):
         broker_url: ``filebroker://`` under ``home`` unless given, or ``redis://…``.
         key_prefix: Put before every queue name, so that installations can share a broker.
         token: Required for a bind beyond loopback; browsers log in with it, programs send it as bearer.
-        allowed_roots: Folders that local models and data may come from, separated by ``:``.
+        allowed_roots: Folders that local models and data may come from, separated by ``:``; see ``roots``.
         allowed_hosts: Extra Host names that the API answers to, separated by commas.
         lease_s: Seconds for which a claimed job stays its worker's without a sign of life.
         max_attempts: Claims of one job before it is given up.
@@ -73,8 +73,14 @@ class Settings(BaseSettings):
 
     @property
     def roots(self) -> list[Path]:
-        """Allowed roots; ``home/models`` and ``home/data`` are always among them."""
+        """Allowed roots; ``home/models`` and ``home/data`` are always among them.
+
+        Where none is set and no token is needed, one person works on one machine (an installation without a
+        token answers on loopback alone): the folder it was started in and the home folder are allowed.
+        """
         given = [Path(part).expanduser().resolve() for part in self.allowed_roots.split(os.pathsep) if part]
+        if not given and not self.token:
+            given = [Path.cwd().resolve(), Path.home().resolve()]
         return [*given, self.home / "models", self.home / "data"]
 
 

@@ -20,6 +20,7 @@ from lora_alpha.errors import WorkloadError
 from lora_alpha.workloads.base import Batch, Progress
 from lora_alpha.workloads.huggingface import batching
 from lora_alpha.workloads.huggingface.corpus import Corpus, prepare_corpus, prepare_source
+from lora_alpha.workloads.huggingface.findings import READ_BYTES, corpus_warnings, model_findings
 from lora_alpha.workloads.huggingface.held_out_scores import score_examples
 from lora_alpha.workloads.huggingface.model_loading import (
     check_model_folder,
@@ -124,6 +125,21 @@ class CausalLMWorkload:
             return {"eval_loss": scores["loss"], "forgetting_loss": scores["drift"]}
         source = score_examples(model, self._source, num_configs=num_configs, with_drift=False)
         return {"eval_loss": scores["loss"], "forgetting_loss": source["loss"]}
+
+    def findings(self) -> dict[str, Any]:
+        """What an inspection shows; weights of up to ``READ_BYTES`` are read in full.
+
+        Raises:
+            InvalidSpec: If model, targets or weights would stop a run.
+        """
+        found = model_findings(self.folder, AutoModelForCausalLM, options=self.options)
+        facts = self.corpus.facts
+        warnings = corpus_warnings(facts, max_tokens=self.options.max_tokens)
+        if found["weights_bytes"] <= READ_BYTES:
+            self.build_model(device=torch.device("cpu"), dtype=torch.float32)
+        else:
+            warnings.append("the weights are large and were not read: only their headers were checked")
+        return {**facts, **found, "warnings": warnings}
 
     @property
     def folder(self) -> Path:

@@ -190,7 +190,7 @@ def _make(options: Any, files: DataFiles, *, tokenizer: Any) -> Making:
             side = "held-out" if name == "held_out" else "training"
             raise problem(
                 "max_tokens",
-                f"got {options.max_tokens}: each of the {len(encoded)} {side} prompts fills it: nothing is "
+                f"got {options.max_tokens}: each of the {len(encoded)} {side} prompts fills it, nothing is "
                 f"left to learn: raise it (the shortest has {min(n for _, n in encoded)} tokens)",
             )
         sets[name] = TokenSet.of(kept)

@@ -1,0 +1,84 @@
+"""What an inspection finds of a model folder and a corpus, before any run is queued."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from lora_alpha.workloads.huggingface.model_loading import read_config, weight_files
+from lora_alpha.workloads.huggingface.problems import problem
+from lora_alpha.workloads.huggingface.targets import check_patterns, find_targets
+from lora_alpha.workloads.inspection import describe_model
+
+# Weights up to this size are read in full, which finds everything that can be wrong with them in seconds.
+READ_BYTES = 2 * 2**30
+FEW_HELD_OUT = 20
+
+
+def model_findings(folder: Path, auto_class: Any, *, options: Any, skipped: str = "") -> dict[str, Any]:
+    """Architecture, parameters and targets, from a model without weights (the meta device).
+
+    Args:
+        folder: A checked model folder.
+        auto_class: transformers' class that picks the architecture.
+        options: ``ModelOptions``.
+        skipped: As for ``find_targets``.
+
+    Raises:
+        InvalidSpec: If the architecture, a target or a pattern does not fit, or a weights file is damaged.
+    """
+    config = read_config(folder)
+    try:
+        with torch.device("meta"):
+            model = auto_class.from_config(config)
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0][:300]
+        raise problem("model", f"a {config.model_type} model cannot do this task: {reason}") from error
+    targets = find_targets(model, options.targets, skipped=skipped)
+    check_patterns(targets, options.rank_pattern, options.alpha_pattern)
+    sizes = [check_weights(path) for path in weight_files(folder)]
+    return {
+        "model": str(folder),
+        "architecture": type(model).__name__,
+        **describe_model(model, targets),
+        "weights_bytes": sum(sizes),
+    }
+
+
+def check_weights(path: Path) -> int:
+    """Size of a safetensors file in bytes, once its header fits its length.
+
+    Raises:
+        InvalidSpec: If it does not: a copy that was cut short.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            file.keys()
+    except (SafetensorError, OSError) as error:
+        raise problem("model", f"{path} is damaged ({error}): copy it again") from error
+    return path.stat().st_size
+
+
+def corpus_warnings(facts: dict[str, Any], *, max_tokens: int) -> list[str]:
+    """What is allowed but should be known."""
+    warnings = []
+    total = facts["num_train"] + facts["num_held_out"]
+    if facts["num_truncated"]:
+        warnings.append(
+            f"{facts['num_truncated']:,} of {total:,} examples are longer than max_tokens = {max_tokens} and "
+            f"lose their end (the longest has {facts['tokens_max']:,} tokens)"
+        )
+    if facts["num_dropped"]:
+        warnings.append(
+            f"{facts['num_dropped']:,} examples are left out: their prompt alone fills max_tokens = "
+            f"{max_tokens}, or they have nothing to learn"
+        )
+    if facts["num_held_out"] < FEW_HELD_OUT:
+        warnings.append(
+            f"only {facts['num_held_out']} examples are held out: differences between runs will be noise; "
+            "hold out more, or give test_data"
+        )
+    return warnings
