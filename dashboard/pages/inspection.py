@@ -21,6 +21,8 @@ from lora_alpha.schemas_jobs import Inspection
 
 WAITING = {"queued", "running"}
 POLL_MS = 700
+MOST_NAMES = 8
+WRAPPED = {"whiteSpace": "pre-wrap", "overflowWrap": "anywhere"}
 
 
 def inspection_panel() -> Component:
@@ -132,7 +134,10 @@ def _show(inspection: Inspection) -> Component:
         table(["found", ""], rows),
     ]
     if sample:
-        parts += [dmc.Text("One example, as it is trained", size="sm", fw=600), html.Pre(_sample(sample))]
+        parts += [
+            dmc.Text("One example, as it is trained", size="sm", fw=600),
+            html.Pre(_sample(sample), style=WRAPPED),
+        ]
     return html.Div(parts)
 
 
@@ -142,16 +147,23 @@ def _sample(sample: Any) -> str:
     return str(sample)
 
 
-def _text(value: Any) -> str:
+def _name(key: str) -> str:
+    return key.removeprefix("num_").removesuffix("_bytes").replace("_", " ")
+
+
+def _text(value: Any, name: str = "") -> str:
     """A found value in words: numbers as people read them, lists with commas, records as name and value."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, int | float) and "bytes" in name:
+        return f"{value / 2**20:,.1f} MiB"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
         return number(value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{name.replace('_', ' ')} {_text(part)}" for name, part in value.items())
+        return ", ".join(f"{_name(key)} {_text(part, key)}" for key, part in value.items())
     if isinstance(value, list):
-        return ", ".join(_text(part) for part in value)
+        more = f" and {len(value) - MOST_NAMES} more" if len(value) > MOST_NAMES else ""
+        return ", ".join(_text(part) for part in value[:MOST_NAMES]) + more
     return str(value)
