@@ -61,6 +61,7 @@ class SweepRequest(Wire):
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
     dynamics_every: Annotated[int, Field(ge=0)] | None = None
     dtype: DType = "float32"
+    init_adapter: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     alpha_schedule: AlphaSchedule = AlphaSchedule()
     probes: ProbePlan | None = None
     tags: Annotated[list[Tag], Field(max_length=32)] = []

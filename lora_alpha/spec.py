@@ -117,6 +117,7 @@ class TrainSpec(Frozen):
     dynamics_every: Annotated[int, Field(ge=0)] = 0
     adapter_steps: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=64)] = []
     dtype: DType = "float32"
+    init_adapter: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
 
 
 class ProbePlan(Frozen):

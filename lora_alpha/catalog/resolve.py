@@ -108,6 +108,7 @@ def _train(request: SweepRequest, info: WorkloadInfo) -> TrainSpec:
         dynamics_every=min(chosen("dynamics_every"), steps),
         adapter_steps=_adapter_steps(request, steps),
         dtype=request.dtype,
+        init_adapter=request.init_adapter,
     )
 
 

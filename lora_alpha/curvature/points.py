@@ -12,6 +12,7 @@ from lora_alpha.curvature.coordinates import LayerFactors
 from lora_alpha.errors import ProbeError
 from lora_alpha.methods import METHODS
 from lora_alpha.models.packed import inject, linear_weight
+from lora_alpha.models.starting_point import start_from
 from lora_alpha.spec import Configuration, ProbeSpace
 from lora_alpha.workloads.base import Workload
 
@@ -19,12 +20,23 @@ LayerTensors = Mapping[str, Mapping[str, Tensor]]
 
 
 def tensors_at_start(
-    workload: Workload, configuration: Configuration, *, device: torch.device, dtype: torch.dtype
+    workload: Workload,
+    configuration: Configuration,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    start: LayerTensors | None = None,
 ) -> dict[str, dict[str, Tensor]]:
-    """The untrained adapter that the engine gives ``configuration``: layer → tensors as it exports them."""
+    """The untrained adapter that the engine gives ``configuration``: layer → tensors as it exports them.
+
+    ``start`` is the adapter that its sweep starts from, if it names one.
+    """
     model = workload.build_model(device=device, dtype=dtype)
     patterns: dict[str, Any] = getattr(workload, "patterns", dict)()
-    return inject(model, workload.targets(model), [configuration], **patterns).export()[0]
+    adapters = inject(model, workload.targets(model), [configuration], **patterns)
+    if start is not None:
+        start_from(adapters, start)
+    return adapters.export()[0]
 
 
 def factors_at(

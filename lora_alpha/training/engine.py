@@ -8,7 +8,7 @@ may run on until its block is read: then it is quarantined (put back to the base
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lora_alpha.models.packed import PackedAdapters, inject
+from lora_alpha.models.starting_point import start_from
 from lora_alpha.spec import Configuration, TrainSpec
 from lora_alpha.training.dynamics_recorder import DynamicsRecorder
 from lora_alpha.training.optimizers import make_optimizer
@@ -54,6 +55,7 @@ def train_pack(
     *,
     device: torch.device | str = "cpu",
     resume: dict[str, Any] | None = None,
+    start: Mapping[str, Mapping[str, Tensor]] | None = None,
     wants_checkpoint: Callable[[], bool] = lambda: False,
 ) -> Iterator[TrainingEvent]:
     """Train every configuration over one frozen base.
@@ -63,6 +65,7 @@ def train_pack(
         train: What the configurations share.
         configurations: N configurations; all events use this order.
         device: Where to train.
+        start: Adapter that every configuration starts from (see ``models/starting_point.py``); None: B = 0.
         resume: The ``state`` of a ``CheckpointDue`` of the same pack; curves continue bitwise.
         wants_checkpoint: Asked after every step; True brings a ``CheckpointDue`` at once (pause, drain).
 
@@ -70,7 +73,7 @@ def train_pack(
         ``StepsDone`` blocks, ``AdaptersKept`` after each of ``train.adapter_steps``, ``CheckpointDue`` every
         ``train.checkpoint_steps`` (both after the blocks up to that step), and ``PackFinished`` once.
     """
-    session = _Session(workload, train, configurations, torch.device(device), resume)
+    session = _Session(workload, train, configurations, torch.device(device), resume, start)
     yield from session.run(wants_checkpoint)
 
 
@@ -90,6 +93,7 @@ class _Session:
         configurations: Sequence[Configuration],
         device: torch.device,
         resume: dict[str, Any] | None,
+        start: Mapping[str, Mapping[str, Tensor]] | None,
     ) -> None:
         self.workload = workload
         self.train = train
@@ -103,6 +107,8 @@ class _Session:
             dropout=train.lora_dropout,
             **patterns,
         )
+        if start is not None:
+            start_from(self.adapters, start)
         self.model.to(device)
         self.recorder = DynamicsRecorder(self.adapters) if train.dynamics_every else None
         self._dynamics: list[dict[str, Tensor]] = []

@@ -22,6 +22,7 @@ from lora_alpha.training.engine import train_pack
 from lora_alpha.training.records import AdaptersKept, CheckpointDue, PackFinished, RunResult, StepsDone
 from workers.context import JobContext
 from workers.handlers.pretrain import load_prepared
+from workers.handlers.start import read_start
 
 
 def run_pack(context: JobContext) -> None:
@@ -38,6 +39,7 @@ def run_pack(context: JobContext) -> None:
         train,
         configurations,
         device=torch.device(context.device),
+        start=read_start(train.init_adapter, roots=context.settings.roots),
         resume=_resume(context),
         wants_checkpoint=context.wants_checkpoint,
     )

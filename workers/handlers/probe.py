@@ -25,6 +25,7 @@ from lora_alpha.errors import ProbeError
 from lora_alpha.spec import Configuration, ProbeSettings, ProbeSpec, TrainSpec
 from workers.context import JobContext
 from workers.handlers.pretrain import load_prepared
+from workers.handlers.start import read_start
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -39,6 +40,7 @@ class _Point:
     batch_size: int
     step: int
     adapter: Path | None
+    init_adapter: str | None = None
 
 
 def run_probe_job(context: JobContext) -> None:
@@ -49,7 +51,8 @@ def run_probe_job(context: JobContext) -> None:
     workload = load_prepared(context, point.workload, point.workload_options)
     device, dtype = torch.device(context.device), DTYPES[spec.dtype]
     if point.adapter is None:
-        tensors = tensors_at_start(workload, point.configuration, device=device, dtype=dtype)
+        start = read_start(point.init_adapter, roots=context.settings.roots)
+        tensors = tensors_at_start(workload, point.configuration, device=device, dtype=dtype, start=start)
     else:
         tensors = _read_adapter(point.adapter)
     model = workload.build_model(device=device, dtype=dtype)
@@ -99,6 +102,7 @@ def _run_point(session: Session, spec: ProbeSpec, home: Path) -> _Point:
         batch_size=train.batch_size,
         step=step,
         adapter=adapter,
+        init_adapter=train.init_adapter,
     )
 
 

@@ -15,10 +15,14 @@ from backend.services import adapters, runs, sweeps
 from backend.settings import Settings
 from backend.store.engines import open_store
 from backend.store.jobs import claim_job
+from lora_alpha.curvature.points import tensors_at_start
+from lora_alpha.errors import InvalidSpec
 from lora_alpha.schemas import SweepRequest
+from lora_alpha.spec import Configuration
 from lora_alpha.workloads.registry import load_workload
 from workers.context import JobContext
 from workers.handlers.pack import run_pack
+from workers.handlers.start import read_start
 
 OPTIONS = {"width": 16}
 
@@ -38,8 +42,8 @@ def store(settings):
 
 def train(store, settings, **request):
     """The runs of a small sweep, trained in this process."""
-    shared = {"workload": "mlp", "workload_options": OPTIONS, "lrs": [3e-3], "seeds": [0], "batch_size": 16}
-    body = SweepRequest(**shared, **{"steps": 20, **request})
+    shared = {"workload": "mlp", "workload_options": OPTIONS, "seeds": [0], "batch_size": 16}
+    body = SweepRequest(**shared, **{"steps": 20, "lrs": [3e-3], **request})
     sweep = sweeps.create(store, settings, body, key=None, now=time.time())
     while job := claim_job(store, owner="test", queues=["default"], now=time.time(), lease_s=15.0):
         run_pack(JobContext(store, settings, job, device="cpu", drain=threading.Event()))
@@ -76,3 +80,29 @@ def test_the_scale_at_the_end_of_a_ramp_is_the_one_exported(store, settings, tmp
     (run,) = train(store, settings, ranks=[2], alphas=[64], alpha_schedule=ramp)
     losses = peft_losses(unpack(store, settings, run.id, tmp_path / "out"))
     assert losses["eval_loss"] == pytest.approx(run.final_loss, rel=1e-5)
+
+
+def test_an_exported_run_is_a_starting_point_for_every_alpha(store, settings, tmp_path):
+    (first,) = train(store, settings, ranks=[2], alphas=[64])
+    folder = unpack(store, settings, first.id, settings.home / "models" / "first")
+    later = train(
+        store, settings, ranks=[2], alphas=[16, 64, 512], lrs=[1e-9], steps=1, init_adapter=str(folder)
+    )
+    assert len(later) == 3
+    for run in later:
+        assert run.final_loss == pytest.approx(first.final_loss, rel=1e-4), run.name
+    with pytest.raises(InvalidSpec, match="rank 2, runs need the same"):
+        train(store, settings, ranks=[4], alphas=[64], init_adapter="first")
+
+
+def test_a_probe_before_training_sees_the_imported_start(store, settings):
+    (first,) = train(store, settings, ranks=[2], alphas=[64])
+    folder = unpack(store, settings, first.id, settings.home / "models" / "first")
+    given = read_start(str(folder), roots=settings.roots)
+    workload = load_workload("mlp", OPTIONS)
+    later = Configuration(method="lora", rank=2, alpha=256, lr=1e-3)
+    tensors = tensors_at_start(workload, later, device=torch.device("cpu"), dtype=torch.float32, start=given)
+    for path, parts in tensors.items():
+        assert torch.equal(parts["A"], given[path]["A"])
+        torch.testing.assert_close(4 * parts["B"], given[path]["B"])
+        assert parts["B"].any()
