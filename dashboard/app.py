@@ -12,11 +12,11 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, html
 from dash.development.base_component import Component
 from fastapi import FastAPI
-from fastapi.responses import StreamingResponse
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from dashboard import ids
 from dashboard.connection import Connect
-from dashboard.pages import inspection, laws, new_sweep, presets, sweep, sweeps, workers
+from dashboard.pages import dynamics, inspection, laws, new_sweep, presets, sweep, sweeps, workers
 from dashboard.pages.shell import shell
 from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
@@ -50,6 +50,7 @@ def mount_dashboard(root: FastAPI, *, api: str, token: str | None = None) -> Das
 
     # Before Dash, whose catch-all would answer this path: the browser's downloads, passed on as they stream.
     root.add_api_route("/download/{kind}.csv", partial(_download, connect), response_class=StreamingResponse)
+    root.add_api_route("/download/adapter/{run_id}.zip", partial(_adapter, connect), response_class=Response)
     app = Dash(
         "dashboard",
         server=root,
@@ -62,7 +63,7 @@ def mount_dashboard(root: FastAPI, *, api: str, token: str | None = None) -> Das
     )
     app.layout = shell()
     _register_frame(app, connect)
-    for page in (sweeps, new_sweep, inspection, presets, sweep, workers, laws):
+    for page in (sweeps, new_sweep, inspection, presets, sweep, workers, laws, dynamics):
         page.register(app, connect)
     # Dash collects styles and scripts when "/" is first asked for; whoever opens a link to another page first
     # would get it bare.
@@ -84,6 +85,8 @@ def route(path: str | None, search: str | None, connect: Connect) -> Component:
             return workers.layout()
         case ["laws"]:
             return laws.layout(search, connect)
+        case ["dynamics"]:
+            return dynamics.layout(search, connect)
     return dmc.Text(f"There is no page {path}.", py="xl")
 
 
@@ -135,3 +138,13 @@ def _download(connect: Connect, kind: str, sweep: str | None = None) -> Streamin
 
     headers = {"Content-Disposition": f'attachment; filename="{kind}.csv"'}
     return StreamingResponse(blocks(), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _adapter(connect: Connect, run_id: str) -> Response:
+    try:
+        with connect() as client:
+            content = b"".join(client.run_adapter(run_id))
+    except LoraAlphaError as error:
+        return PlainTextResponse(str(error), status_code=404)
+    headers = {"Content-Disposition": f'attachment; filename="adapter-{run_id}.zip"'}
+    return Response(content, media_type="application/zip", headers=headers)

@@ -15,6 +15,7 @@ SWEEPS_TICK = "sweeps-tick"
 SWEEPS_TABLE = "sweeps-table"
 SWEEPS_STATE = "sweeps-state"
 SWEEPS_SEARCH = "sweeps-search"
+SWEEPS_VIEWS = "sweeps-views"
 
 SWEEP_ID = "sweep-id"
 SWEEP_TICK = "sweep-tick"
@@ -40,6 +41,17 @@ ALPHA_VS_LR = "alpha-vs-lr"
 COLLAPSE = "collapse-figure"
 EXTEND = "extend-button"
 
+NOTES_NAME = "notes-name"
+NOTES_TAGS = "notes-tags"
+NOTES_TEXT = "notes-text"
+NOTES_SAVE = "notes-save"
+NOTES_RESULT = "notes-result"
+VIEW_NAME = "view-name"
+VIEW_SAVE = "view-save"
+VIEW_RESULT = "view-result"
+DELETE_SWEEP = "delete-sweep"
+DELETE_RESULT = "delete-result"
+
 FORM_WORKLOAD = "form-workload"
 FORM_OPTIONS = "form-options"
 FORM_ABOUT = "form-about"
@@ -63,10 +75,26 @@ LAWS_SWEEPS = "laws-sweeps"
 LAWS_FIGURE = "laws-figure"
 LAWS_TABLE = "laws-table"
 
+DYNAMICS_SWEEP = "dynamics-sweep"
+DYNAMICS_VIEW = "dynamics-view"
+DYNAMICS_PULSE = "dynamics-pulse"
+DYNAMICS_TICK = "dynamics-tick"
+DYNAMICS_STATE = "dynamics-state"
+DYNAMICS_BODY = "dynamics-body"
+DYNAMICS_STEPS = "dynamics-steps"
+DYNAMICS_ROUTES = "dynamics-routes"
+DYNAMICS_LAYERS = "dynamics-layers"
+DYNAMICS_SCHEDULES = "dynamics-schedules"
+
 
 def view(name: str) -> dict[str, str]:
     """A control whose value belongs to the page's address."""
     return {"type": "view", "name": name}
+
+
+def dynamics(name: str) -> dict[str, str]:
+    """A control of the dynamics page whose value belongs to its address."""
+    return {"type": "dynamics", "name": name}
 
 
 def field(name: str) -> dict[str, str]:
@@ -87,3 +115,8 @@ def action(verb: str) -> dict[str, str]:
 def preset(name: str) -> dict[str, str]:
     """The button that runs a preset."""
     return {"type": "preset", "name": name}
+
+
+def forget_view(view_id: str) -> dict[str, str]:
+    """The button that forgets a saved view."""
+    return {"type": "forget-view", "name": view_id}

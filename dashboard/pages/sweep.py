@@ -13,7 +13,7 @@ from dashboard import ids
 from dashboard.address import read_view, write_view
 from dashboard.components.parts import badge, note, notes
 from dashboard.connection import Connect
-from dashboard.pages import sweep_law, sweep_runs, sweep_training
+from dashboard.pages import sweep_law, sweep_notes, sweep_runs, sweep_training
 from dashboard.pages.presets import preset_note
 from dashboard.pages.sweeps import time_left
 from lora_alpha.errors import LoraAlphaError
@@ -26,6 +26,7 @@ TABS = {
     "equivalence": "α vs η",
     "runs": "Runs",
     "export": "Export",
+    "notes": "Notes",
 }
 DEFAULTS: dict[str, Any] = {
     "tab": "convergence",
@@ -55,6 +56,7 @@ def layout(sweep_id: str, search: str | None, connect: Connect) -> Component:
         "equivalence": sweep_law.equivalence_panel(),
         "runs": sweep_runs.runs_panel(),
         "export": sweep_runs.export_panel(sweep),
+        "notes": sweep_notes.notes_panel(sweep),
     }
     tabs = dmc.Tabs(
         [
@@ -112,6 +114,7 @@ def register(app: Dash, connect: Connect) -> None:
     sweep_training.register(app, connect)
     sweep_law.register(app, connect)
     sweep_runs.register(app, connect)
+    sweep_notes.register(app, connect)
 
 
 def _beat(connect: Connect, sweep_id: str, pulse: str | None, verb: str | None) -> Any:

@@ -79,7 +79,7 @@ def runs_panel() -> Component:
 def log_drawer() -> Component:
     """The log of the run that was clicked."""
     return dmc.Drawer(
-        html.Pre(id=ids.RUN_LOG, style={"whiteSpace": "pre-wrap", "fontSize": 12}),
+        html.Div(id=ids.RUN_LOG),
         id=ids.RUN_DRAWER,
         title="Run",
         position="right",
@@ -149,6 +149,14 @@ def _row(run: Run) -> dict[str, Any]:
 def _log(connect: Connect, row: dict[str, Any]) -> Any:
     try:
         with connect() as client:
-            return client.run_log(row["id"]), True, row["name"]
+            text = client.run_log(row["id"])
     except LoraAlphaError as error:
-        return str(error), True, row["name"]
+        text = str(error)
+    trained = row["state"] == "finished" and not row["diverged"] and row["method"] != "full"
+    adapter = html.A(
+        dmc.Button("Download as PEFT adapter", variant="light", size="xs"),
+        href=f"/download/adapter/{row['id']}.zip",
+        download=f"adapter-{row['name']}.zip",
+    )
+    log = html.Pre(text, style={"whiteSpace": "pre-wrap", "fontSize": 12})
+    return [*([adapter] if trained else []), log], True, row["name"]

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, State, dcc, html
+from dash import ALL, Dash, Input, Output, State, ctx, dcc, html
 from dash.development.base_component import Component
 
 from dashboard import ids
@@ -48,13 +48,23 @@ def layout() -> Component:
                 className="controls",
             ),
             html.Div(id=ids.SWEEPS_TABLE),
+            html.Div(id=ids.SWEEPS_VIEWS, style={"marginTop": 24}),
             dcc.Interval(id=ids.SWEEPS_TICK, interval=2000),
         ]
     )
 
 
 def register(app: Dash, connect: Connect) -> None:
-    """The page's callback."""
+    """The page's callbacks."""
+
+    @app.callback(
+        Output(ids.SWEEPS_VIEWS, "children"),
+        Input({"type": "forget-view", "name": ALL}, "n_clicks"),
+    )
+    async def views(clicks: list[int | None]) -> Any:
+        pressed = ctx.triggered_id
+        forget = pressed["name"] if isinstance(pressed, dict) and any(clicks) else None
+        return await asyncio.to_thread(_views, connect, forget)
 
     @app.callback(
         Output(ids.SWEEPS_TABLE, "children"),
@@ -92,6 +102,31 @@ def _sweeps(connect: Connect, search: str, state: str) -> Component:
         [_row(sweep) for sweep in page.items],
         caption=more,
     )
+
+
+def _views(connect: Connect, forget: str | None) -> Any:
+    try:
+        with connect() as client:
+            if forget is not None:
+                client.delete_view(forget)
+            saved = client.views().items
+    except LoraAlphaError:
+        return []  # the table above says so
+    if not saved:
+        return []
+    rows = [
+        dmc.Group(
+            [
+                dcc.Link(view.name, href=view.address, className="row-link"),
+                dmc.Button(
+                    "Forget", id=ids.forget_view(view.id), size="compact-xs", variant="subtle", color="gray"
+                ),
+            ],
+            gap="xs",
+        )
+        for view in saved
+    ]
+    return [dmc.Title("Saved views", order=4, mb="xs"), *rows]
 
 
 def _row(sweep: Sweep) -> list[Any]:
