@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_alpha.models.low_rank_product import GroupFactors
+from lora_alpha.models.low_rank_product import GroupFactors, low_rank_sum
 
 Role = Literal["A", "B", "magnitude", "weight"]
 
@@ -27,7 +27,6 @@ class LayerSetting:
 
     Attributes:
         weight_OI: The frozen weight W0.
-        bias_O: The frozen bias or None.
         rank: R; 0 where the method has none.
         scales: Effective scale s of each of the G configurations.
         generators: One generator per configuration for A.
@@ -36,7 +35,6 @@ class LayerSetting:
     """
 
     weight_OI: Tensor
-    bias_O: Tensor | None
     rank: int
     scales: Sequence[float]
     generators: Sequence[torch.Generator]
@@ -50,13 +48,15 @@ class LayerSetting:
 
 
 class GroupLayer(nn.Module):
-    """The adapters of G configurations in one layer. Subclasses say what they add to the base output.
+    """The adapters of G configurations in one layer. Subclasses say what becomes of the layer's output.
+
+    ``forward(x_GMI, seen_GMI, weight_OI, bias_O)`` gives that output, (G, M, O), from the layer's input, from
+    what the adapters see of it (x itself, or x after dropout) and from the frozen layer.
 
     ``scale_G`` is each configuration's own scale, ``effective_scale_G`` the scale now, α's schedule included;
     both have shape (G,). Parameters keep their dtype, inputs and outputs that of the base.
     """
 
-    needs_base = True  # whether forward reads the frozen layer's output
     scale_G: Tensor
     effective_scale_G: Tensor
 
@@ -132,16 +132,16 @@ class LowRank(GroupLayer):
         a_GRI, b_GOR = (factor.to(dtype) for factor in self.update_factors())
         return GroupFactors(start, start + len(a_GRI), a_GRI, b_GOR, self.effective_scale_G.to(dtype))
 
-    def forward(self, x_GMI: Tensor, base_GMO: Tensor, seen_GMI: Tensor) -> Tensor:
-        """Base output plus s·B·A·x, where A sees ``seen_GMI``: x, or x after dropout."""
-        del x_GMI
-        return self.add_product(base_GMO, seen_GMI, self.A, self.B)
+    def forward(self, x_GMI: Tensor, seen_GMI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        """W0·x + bias + s·B·A·seen."""
+        return self.sum_with(x_GMI, seen_GMI, weight_OI, bias_O)
 
-    def add_product(self, base_GMO: Tensor, x_GMI: Tensor, a_GRI: Tensor, b_GOR: Tensor) -> Tensor:
-        """Base output plus s·B·A·x in the dtype of x."""
-        dtype = x_GMI.dtype
-        hidden_GMR = torch.bmm(x_GMI, a_GRI.mT.to(dtype)) * self.effective_scale_G.to(dtype)[:, None, None]
-        return torch.baddbmm(base_GMO, hidden_GMR, b_GOR.mT.to(dtype))
+    def sum_with(self, x_GMI: Tensor, seen_GMI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        """The frozen layer and this group's product, added by ``low_rank_sum``."""
+        own = LowRank.factors(self, start=0, dtype=x_GMI.dtype)
+        assert own is not None
+        seen = None if seen_GMI is x_GMI else seen_GMI.contiguous()
+        return low_rank_sum(x_GMI.contiguous(), weight_OI, bias_O, [own], seen_NMI=seen)
 
     def reset(self, place: int) -> None:
         """A = B = 0."""
@@ -205,12 +205,16 @@ class Pissa(LowRank):
         """Trained factors beside the frozen initial ones, which enter with a minus."""
         return torch.cat([self.A, self.A0], dim=1), torch.cat([self.B, -self.B0], dim=2)
 
-    def forward(self, x_GMI: Tensor, base_GMO: Tensor, seen_GMI: Tensor) -> Tensor:
-        """The frozen part belongs to the base and sees x; the trained one sees ``seen_GMI``."""
+    def forward(self, x_GMI: Tensor, seen_GMI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        """The frozen part of the product belongs to the base and sees x; the trained part ``seen_GMI``."""
+        y_GMO = self.sum_with(x_GMI, seen_GMI, weight_OI, bias_O)
         if seen_GMI is x_GMI:
-            return self.add_product(base_GMO, x_GMI, *self.update_factors())
-        residual_GMO = self.add_product(base_GMO, x_GMI, self.A0, -self.B0)
-        return super().forward(x_GMI, residual_GMO, seen_GMI)
+            return y_GMO
+        # The sum has taken the frozen part off what was seen; take it off what was dropped as well.
+        dtype = x_GMI.dtype
+        hidden_GMR = torch.bmm(x_GMI - seen_GMI, self.A0.mT.to(dtype))
+        hidden_GMR = hidden_GMR * self.effective_scale_G.to(dtype)[:, None, None]
+        return torch.baddbmm(y_GMO, hidden_GMR, -self.B0.mT.to(dtype))
 
     def reset(self, place: int) -> None:
         """A = A0, B = B0."""
@@ -238,13 +242,11 @@ class Dora(LowRank):
 
     weight_OI: Tensor
     weight_norm_O: Tensor
-    bias_O: Tensor | None
 
     def __init__(self, setting: LayerSetting) -> None:
         super().__init__(setting)
         num_configs = len(setting.scales)
         self.register_buffer("weight_OI", setting.weight_OI, persistent=False)
-        self.register_buffer("bias_O", setting.bias_O, persistent=False)
         norm_O = torch.linalg.vector_norm(setting.weight_OI.to(setting.trained_dtype), dim=1)
         self.register_buffer("weight_norm_O", norm_O)
         self.magnitude = nn.Parameter(self.weight_norm_O.repeat(num_configs, 1))
@@ -258,18 +260,16 @@ class Dora(LowRank):
         del start, dtype
         return None
 
-    def forward(self, x_GMI: Tensor, base_GMO: Tensor, seen_GMI: Tensor) -> Tensor:
+    def forward(self, x_GMI: Tensor, seen_GMI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
         """The rescaled sum. With dropout what the rescaling adds, (m/‖·‖ - 1)·W0·x, sees ``seen_GMI`` too.
 
         Source of the latter: PEFT.
         """
         ratio_G1O = (self.magnitude / self.adapted_norm()).to(x_GMI.dtype)[:, None, :]
+        rescaled_GMO = self.sum_with(seen_GMI, seen_GMI, weight_OI, None) * ratio_G1O
         if seen_GMI is not x_GMI:
-            again_GMO = F.linear(seen_GMI, self.weight_OI)
-            return base_GMO + super().forward(x_GMI, again_GMO, seen_GMI) * ratio_G1O - again_GMO
-        if self.bias_O is None:
-            return super().forward(x_GMI, base_GMO, x_GMI) * ratio_G1O
-        return super().forward(x_GMI, base_GMO - self.bias_O, x_GMI) * ratio_G1O + self.bias_O
+            rescaled_GMO = rescaled_GMO + F.linear(x_GMI - seen_GMI, weight_OI)
+        return rescaled_GMO if bias_O is None else rescaled_GMO + bias_O
 
     @torch.no_grad()
     def adapted_norm(self) -> Tensor:
@@ -299,14 +299,11 @@ class Dora(LowRank):
 class Full(GroupLayer):
     """Full fine-tuning: each configuration trains its own copy of the weight."""
 
-    needs_base = False
     base_OI: Tensor
-    bias_O: Tensor | None
 
     def __init__(self, setting: LayerSetting) -> None:
         super().__init__(setting)
         self.register_buffer("base_OI", setting.weight_OI, persistent=False)
-        self.register_buffer("bias_O", setting.bias_O, persistent=False)
         weight_OI = setting.weight_OI.to(setting.trained_dtype)
         self.weight = nn.Parameter(weight_OI.repeat(len(setting.scales), 1, 1))
 
@@ -314,13 +311,11 @@ class Full(GroupLayer):
         """The weight."""
         return {"weight": self.weight}
 
-    def forward(self, x_GMI: Tensor, base_GMO: Tensor | None, seen_GMI: Tensor) -> Tensor:
-        """W·x + bias; there is no base output to add to and no adapter whose input could drop."""
-        del base_GMO, seen_GMI
+    def forward(self, x_GMI: Tensor, seen_GMI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        """W·x + bias; no adapter whose input could drop, no use for the frozen weight."""
+        del seen_GMI, weight_OI
         weight_GIO = self.weight.to(x_GMI.dtype).mT
-        if self.bias_O is None:
-            return torch.bmm(x_GMI, weight_GIO)
-        return torch.baddbmm(self.bias_O, x_GMI, weight_GIO)
+        return torch.bmm(x_GMI, weight_GIO) if bias_O is None else torch.baddbmm(bias_O, x_GMI, weight_GIO)
 
     def reset(self, place: int) -> None:
         """W = W0."""

@@ -98,13 +98,13 @@ class PackedLinear(nn.Module):
         if self.dropout.active:
             tokens = x[0, ..., 0].numel()
             seen_NMI = self.dropout.drop(x_NMI, layer=self.place, tokens=tokens)
-            return self._by_group(x, x_NMI, seen_NMI).view(*x.shape[:-1], -1)
+            return self._by_group(x_NMI, seen_NMI).view(*x.shape[:-1], -1)
         factors = [layer.factors(start=group.start, dtype=x.dtype) for group, layer in self.group_layers()]
         parts = [part for part in factors if part is not None]
         if len(parts) == len(factors):
             y_NMO = low_rank_sum(x_NMI.contiguous(), linear_weight(self.base), linear_bias(self.base), parts)
         else:
-            y_NMO = self._by_group(x, x_NMI, x_NMI)
+            y_NMO = self._by_group(x_NMI, x_NMI)
         return y_NMO.view(*x.shape[:-1], y_NMO.shape[-1])
 
     def group_layers(self) -> Iterator[tuple[Group, GroupLayer]]:
@@ -113,20 +113,13 @@ class PackedLinear(nn.Module):
             assert isinstance(layer, GroupLayer)
             yield group, layer
 
-    def _by_group(self, x: Tensor, x_NMI: Tensor, seen_NMI: Tensor) -> Tensor:
-        # Full fine-tuning has no use for the base's output.
-        needs_base = any(layer.needs_base for _, layer in self.group_layers())
-        base = self.base(x).reshape(*x_NMI.shape[:2], -1) if needs_base else None
-        sizes = [group.stop - group.start for group in self.groups]
-        rows = torch.split(x_NMI, sizes)
-        seen = rows if seen_NMI is x_NMI else torch.split(seen_NMI, sizes)
-        base_rows = [None] * len(sizes) if base is None else torch.split(base, sizes)
-        outputs = [
-            layer(x_GMI, base_GMO, seen_GMI)
-            for (_, layer), x_GMI, base_GMO, seen_GMI in zip(
-                self.group_layers(), rows, base_rows, seen, strict=True
-            )
-        ]
+    def _by_group(self, x_NMI: Tensor, seen_NMI: Tensor) -> Tensor:
+        frozen = linear_weight(self.base), linear_bias(self.base)
+        outputs = []
+        for group, layer in self.group_layers():
+            x_GMI = x_NMI[group.start : group.stop]
+            seen_GMI = x_GMI if seen_NMI is x_NMI else seen_NMI[group.start : group.stop]
+            outputs.append(layer(x_GMI, seen_GMI, *frozen))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
@@ -308,7 +301,6 @@ def inject(
             rank = _override(patterns[0], name, group.rank)
             setting = LayerSetting(
                 weight_OI=weight_OI,
-                bias_O=linear_bias(base),
                 rank=rank or 0,
                 scales=[_scale(c, rank, _override(patterns[1], name, c.alpha)) for c in members],
                 generators=[_generator(c.seed, place) for c in members],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_alpha.models.low_rank_product import GroupFactors, low_rank_sum
+from lora_alpha.models.low_rank_product import NARROW, GroupFactors, low_rank_sum
 
 
-def parts(*, bias: bool = True, generator_seed: int = 0):
+def parts(*, bias: bool = True, generator_seed: int = 0, ranks: tuple[int, int] = (1, 3)):
     generator = torch.Generator().manual_seed(generator_seed)
 
     def draw(*shape: int, grad: bool = True) -> torch.Tensor:
@@ -16,29 +16,44 @@ def parts(*, bias: bool = True, generator_seed: int = 0):
 
     x, weight = draw(5, 3, 4), draw(6, 4, grad=False)
     groups = [
-        GroupFactors(0, 2, draw(2, 1, 4), draw(2, 6, 1), draw(2, grad=False)),
-        GroupFactors(2, 5, draw(3, 3, 4), draw(3, 6, 3), draw(3, grad=False)),
+        GroupFactors(0, 2, draw(2, ranks[0], 4), draw(2, 6, ranks[0]), draw(2, grad=False)),
+        GroupFactors(2, 5, draw(3, ranks[1], 4), draw(3, 6, ranks[1]), draw(3, grad=False)),
     ]
     return x, weight, draw(6, grad=False) if bias else None, groups
 
 
-def dense(x, weight, bias, groups):
+def dense(x, weight, bias, groups, seen=None):
+    seen = x if seen is None else seen
     outputs = []
     for group in groups:
         for place in range(group.stop - group.start):
-            adapted = weight + group.scale[place] * group.B[place] @ group.A[place]
-            y = x[group.start + place] @ adapted.T
+            index = group.start + place
+            change = group.scale[place] * group.B[place] @ group.A[place]
+            y = x[index] @ weight.T + seen[index] @ change.T
             outputs.append(y if bias is None else y + bias)
     return torch.stack(outputs)
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_sum_and_gradients_equal_dense_weights(bias):
-    x, weight, offset, groups = parts(bias=bias)
-    inputs = [x, *(factor for group in groups for factor in (group.A, group.B))]
+@pytest.mark.parametrize(
+    ("bias", "ranks", "separate"),
+    [
+        (True, (1, 3), False),
+        (False, (1, 3), True),
+        (True, (NARROW, NARROW - 1), True),
+        (False, (2, 40), False),
+    ],
+)
+def test_sum_and_gradients_equal_dense_weights(bias, ranks, separate):
+    x, weight, offset, groups = parts(bias=bias, ranks=ranks)
+    seen = (x.detach() * 2 - 1).requires_grad_() if separate else None
+    inputs = [
+        x,
+        *([seen] if separate else []),
+        *(factor for group in groups for factor in (group.A, group.B)),
+    ]
     target = torch.randn(5, 3, 6, dtype=torch.float64)
-    found = low_rank_sum(x, weight, offset, groups)
-    expected = dense(x, weight, offset, groups)
+    found = low_rank_sum(x, weight, offset, groups, seen_NMI=seen)
+    expected = dense(x, weight, offset, groups, seen)
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
     for mine, theirs in zip(
         torch.autograd.grad((found * target).sum(), inputs),
@@ -48,8 +63,9 @@ def test_sum_and_gradients_equal_dense_weights(bias):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
-def test_first_and_second_derivatives_equal_finite_differences():
-    x, weight, bias, groups = parts()
+@pytest.mark.parametrize("ranks", [(1, 3), (NARROW, 2)])
+def test_first_and_second_derivatives_equal_finite_differences(ranks):
+    x, weight, bias, groups = parts(ranks=ranks)
     factors = [factor for group in groups for factor in (group.A, group.B)]
 
     def function(x, *factors):
