@@ -16,7 +16,7 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from dashboard import ids
 from dashboard.connection import Connect
-from dashboard.pages import dynamics, inspection, laws, new_sweep, presets, sweep, sweeps, workers
+from dashboard.pages import curvature, dynamics, inspection, laws, new_sweep, presets, sweep, sweeps, workers
 from dashboard.pages.shell import shell
 from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
@@ -63,7 +63,7 @@ def mount_dashboard(root: FastAPI, *, api: str, token: str | None = None) -> Das
     )
     app.layout = shell()
     _register_frame(app, connect)
-    for page in (sweeps, new_sweep, inspection, presets, sweep, workers, laws, dynamics):
+    for page in (sweeps, new_sweep, inspection, presets, sweep, workers, laws, dynamics, curvature):
         page.register(app, connect)
     # Dash collects styles and scripts when "/" is first asked for; whoever opens a link to another page first
     # would get it bare.
@@ -87,6 +87,8 @@ def route(path: str | None, search: str | None, connect: Connect) -> Component:
             return laws.layout(search, connect)
         case ["dynamics"]:
             return dynamics.layout(search, connect)
+        case ["curvature"]:
+            return curvature.layout(search, connect)
     return dmc.Text(f"There is no page {path}.", py="xl")
 
 

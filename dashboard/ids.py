@@ -86,6 +86,22 @@ DYNAMICS_ROUTES = "dynamics-routes"
 DYNAMICS_LAYERS = "dynamics-layers"
 DYNAMICS_SCHEDULES = "dynamics-schedules"
 
+CURVATURE_SWEEP = "curvature-sweep"
+CURVATURE_VIEW = "curvature-view"
+CURVATURE_PULSE = "curvature-pulse"
+CURVATURE_TICK = "curvature-tick"
+CURVATURE_STATE = "curvature-state"
+CURVATURE_BODY = "curvature-body"
+EXTREMES = "extremes-figure"
+SUPPRESSION = "suppression-figure"
+DENSITY = "density-figure"
+RATES = "rates-figure"
+PROBE_POINT = "probe-point"
+PROBE_SUBMIT = "probe-submit"
+PROBE_RESULT = "probe-result"
+PROBE_SUBMITTED = "probe-submitted"
+PROBE_LIST = "probe-list"
+
 
 def view(name: str) -> dict[str, str]:
     """A control whose value belongs to the page's address."""
@@ -95,6 +111,21 @@ def view(name: str) -> dict[str, str]:
 def dynamics(name: str) -> dict[str, str]:
     """A control of the dynamics page whose value belongs to its address."""
     return {"type": "dynamics", "name": name}
+
+
+def curvature(name: str) -> dict[str, str]:
+    """A control of the curvature page whose value belongs to its address."""
+    return {"type": "curvature", "name": name}
+
+
+def probe(name: str) -> dict[str, str]:
+    """A field of the probe form."""
+    return {"type": "probe", "name": name}
+
+
+def cancel_probe(probe_id: str) -> dict[str, str]:
+    """The button that cancels a probe."""
+    return {"type": "cancel-probe", "probe": probe_id}
 
 
 def field(name: str) -> dict[str, str]:

@@ -139,6 +139,15 @@ def number(value: float | None) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
+def wrapped(title: str) -> str:
+    """A long axis title in two lines, broken before its fraction bar.
+
+    >>> wrapped("held-out MSE / MSE of the untrained base")
+    'held-out MSE<br>/ MSE of the untrained base'
+    """
+    return title.replace(" / ", "<br>/ ", 1) if len(title) > 30 else title
+
+
 def empty(theme: Theme, text: str, *, height: int = 440) -> Figure:
     """A figure that says why it is empty."""
     note = {

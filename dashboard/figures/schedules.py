@@ -1,0 +1,208 @@
+"""α over time: each schedule against the best constant α."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dashboard.figures.style import (
+    CATEGORICAL,
+    DASHES,
+    SYMBOLS,
+    Figure,
+    Theme,
+    axis,
+    empty,
+    faded,
+    layout,
+    number,
+    octave_axis,
+    wrapped,
+)
+from lora_alpha.schemas import Cell, Curves
+from lora_alpha.schemas_claims import ScheduleItem, Schedules
+
+VERDICT_COLOURS = {
+    "better": CATEGORICAL[2],
+    "worse": CATEGORICAL[1],
+    "equivalent": CATEGORICAL[0],
+    "undecided": "#868e96",
+}
+
+
+def differences_figure(schedules: Schedules, theme: Theme) -> Figure:
+    """Relative difference to the best constant α with its interval; left of 0 the schedule is better."""
+    known = [item for item in schedules.items if item.difference is not None]
+    if not known:
+        return empty(theme, "No schedule can be compared with constant α yet.", height=260)
+    many = len({(item.method, item.rank, item.lr) for item in known}) > 1
+    names = [_name(item, many=many) for item in known]
+    data = [
+        _intervals([(name, item) for name, item in zip(names, known, strict=True) if item.verdict == verdict])
+        for verdict in VERDICT_COLOURS
+        if any(item.verdict == verdict for item in known)
+    ]
+    margin = schedules.margin
+    band = {
+        "type": "rect",
+        "yref": "paper",
+        "y0": 0,
+        "y1": 1,
+        "x0": -margin,
+        "x1": margin,
+        "fillcolor": faded(CATEGORICAL[2], 0.12),
+        "line": {"width": 0},
+        "layer": "below",
+    }
+    zero = {
+        "type": "line",
+        "yref": "paper",
+        "y0": 0,
+        "y1": 1,
+        "x0": 0,
+        "x1": 0,
+        "line": {"color": theme.muted, "width": 1.5},
+    }
+    return {
+        "data": data,
+        "layout": layout(
+            theme,
+            x=axis(theme, "(loss of the schedule − loss of the best constant α) / loss", tickformat="+.0%"),
+            y=axis(
+                theme,
+                "",
+                type="category",
+                categoryorder="array",
+                categoryarray=names[::-1],
+                showgrid=False,
+            ),
+            height=max(240, 120 + 34 * len(known)),
+            shapes=[band, zero],
+            hovermode="closest",
+        ),
+    }
+
+
+def loss_figure(cells: Sequence[Cell], theme: Theme, *, label: str) -> Figure:
+    """Mean loss against the α that factor 1 stands for, one line a schedule; constant α is the bold one."""
+    lines: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        if cell.alpha is not None and cell.mean is not None:
+            lines.setdefault((cell.schedule, cell.method, cell.rank, cell.lr), []).append(cell)
+    if not lines:
+        return empty(theme, "No cell has finished yet.", height=400)
+    many = len({key[1:] for key in lines}) > 1
+    styles = _styles([cell.schedule for cell in cells], theme)
+    data = []
+    for key in sorted(lines, key=lambda key: (list(styles).index(key[0]), str(key[1:]))):
+        members = sorted(lines[key], key=lambda cell: cell.alpha or 0)
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": key[0] + (f", r {key[2]}, η {number(key[3])}" if many else ""),
+                "x": [cell.alpha for cell in members],
+                "y": [cell.mean for cell in members],
+                "error_y": {
+                    "type": "data",
+                    "array": [(cell.ci_high or cell.mean or 0) - (cell.mean or 0) for cell in members],
+                    "thickness": 1,
+                    "width": 3,
+                },
+                **styles[key[0]],
+                "hovertemplate": f"{key[0]}<br>α %{{x}}: %{{y:.4g}}<extra></extra>",
+            }
+        )
+    alphas = sorted({cell.alpha for cell in cells if cell.alpha is not None})
+    return {
+        "data": data,
+        "layout": layout(
+            theme,
+            x=octave_axis(theme, "α (of factor 1)", alphas),
+            y=axis(theme, wrapped(label), log=True),
+            height=400,
+            hovermode="closest",
+        ),
+    }
+
+
+def scale_figure(curves: Curves, cells: Sequence[Cell], theme: Theme) -> Figure:
+    """The scale over steps, one line a curve, in the colours of ``loss_figure``."""
+    lines = [curve for curve in curves.curves if any(value is not None for value in curve.value)]
+    if not lines:
+        return empty(theme, "No scale logged yet.", height=360)
+    styles = _styles([cell.schedule for cell in cells], theme)
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": f"{curve.labels.get('schedule')}, α {number(_float(curve.labels.get('alpha')))}",
+            "x": curve.step,
+            "y": curve.value,
+            "hovertemplate": f"{curve.labels.get('schedule')}<br>step %{{x}}: s = %{{y:.4g}}<extra></extra>",
+            **styles[str(curve.labels.get("schedule"))],
+        }
+        for curve in lines
+    ]
+    return {
+        "data": data,
+        "layout": layout(
+            theme,
+            x=axis(theme, "optimiser step"),
+            y=axis(theme, "scale s", log=True),
+            height=360,
+            hovermode="closest",
+        ),
+    }
+
+
+def _float(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _styles(names: Sequence[str], theme: Theme) -> dict[str, dict[str, Any]]:
+    """Line and marker of each schedule, constant α first and bold."""
+    order = sorted(set(names), key=lambda name: (name != "constant", name))
+    styles = {}
+    for place, name in enumerate(order):
+        constant = name == "constant"
+        colour = theme.text if constant else CATEGORICAL[(place - 1) % len(CATEGORICAL)]
+        dash = DASHES[0] if constant else DASHES[1 + (place - 1) % (len(DASHES) - 1)]
+        styles[name] = {
+            "line": {"color": colour, "width": 3 if constant else 1.8, "dash": dash},
+            "marker": {"color": colour, "size": 7, "symbol": SYMBOLS[place % len(SYMBOLS)]},
+        }
+    return styles
+
+
+def _intervals(pairs: Sequence[tuple[str, ScheduleItem]]) -> dict[str, Any]:
+    verdict = pairs[0][1].verdict
+    x = [item.difference or 0.0 for _, item in pairs]
+    colour = VERDICT_COLOURS[verdict]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": verdict,
+        "x": x,
+        "y": [name for name, _ in pairs],
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [(item.high or 0) - value for (_, item), value in zip(pairs, x, strict=True)],
+            "arrayminus": [value - (item.low or 0) for (_, item), value in zip(pairs, x, strict=True)],
+            "color": colour,
+            "thickness": 2,
+            "width": 6,
+        },
+        "marker": {"size": 11, "color": colour},
+        "hovertext": [
+            f"<b>{name}</b><br>{item.reason}<br>best at α {number(item.best_alpha)}, constant at "
+            f"{number(item.constant_alpha)}; {item.num_seeds} seeds; {verdict}"
+            for name, item in pairs
+        ],
+        "hoverinfo": "text",
+    }
+
+
+def _name(item: ScheduleItem, *, many: bool) -> str:
+    return item.schedule + (f", r {item.rank}, η {number(item.lr)}" if many else "")
