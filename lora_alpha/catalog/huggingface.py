@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from dataclasses import replace
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lora_alpha.catalog.builtin import powers_of_two
-from lora_alpha.catalog.entry import SweepDefaults, WorkloadInfo
-from lora_alpha.catalog.huggingface_options import CausalLMOptions, SFTColumnOptions
+from lora_alpha.catalog.entry import Footprint, SweepDefaults, WorkloadInfo
+from lora_alpha.catalog.huggingface_options import (
+    CausalLMOptions,
+    ColumnOptions,
+    SFTColumnOptions,
+    Text,
+    compiled,
+)
 from lora_alpha.catalog.huggingface_size import causal_lm_footprint
+from lora_alpha.spec import DType
 
 REGIME = (
     "Unknown until it is measured: it depends on the model, the data, the length of training and η. A first "
@@ -31,6 +40,73 @@ class SFTOptions(CausalLMOptions, SFTColumnOptions):
             "batch_size then counts rows"
         ),
     ] = False
+
+
+class RLOptions(CausalLMOptions, ColumnOptions):
+    """Knobs of reinforcement learning with verifiable rewards."""
+
+    group_size: Annotated[int, Field(ge=2, le=256, description="Completions sampled for each prompt")] = 8
+    max_new_tokens: Annotated[
+        int, Field(ge=1, le=8192, description="Longest completion; part of max_tokens")
+    ] = 128
+    temperature: Annotated[
+        float,
+        Field(ge=0.1, le=10, description="Sampling temperature; the trained policy is the tempered one"),
+    ] = 1.0
+    clip_range: Annotated[
+        float, Field(gt=0, le=10, description="The probability ratio is clipped to 1 ± this")
+    ] = 0.2
+    kl_weight: Annotated[
+        float, Field(ge=0, le=100, description="Weight of the KL divergence from the frozen base")
+    ] = 0.0
+    exact_weight: Annotated[
+        float, Field(ge=0, le=100, description="Weight of the right final answer in the reward")
+    ] = 1.0
+    answer_pattern: Annotated[
+        Text,
+        Field(
+            description="Regular expression that finds the final answer (its group, or all that it matches); "
+            "empty: the text after ####, else the last number"
+        ),
+    ] = ""
+    reward_pattern: Annotated[
+        Text, Field(description="Regular expression that is rewarded wherever it is found in the completion")
+    ] = ""
+    pattern_weight: Annotated[float, Field(ge=0, le=100, description="Weight of reward_pattern")] = 0.0
+    form_pattern: Annotated[
+        Text, Field(description="Regular expression that the whole completion should be of")
+    ] = ""
+    form_weight: Annotated[float, Field(ge=0, le=100, description="Weight of form_pattern")] = 0.0
+    eval_samples: Annotated[
+        int, Field(ge=1, le=256, description="Completions sampled for each held-out prompt")
+    ] = 4
+
+    def compiled(self, option: str) -> re.Pattern[str] | None:
+        """The regular expression of ``option``, None where it is empty."""
+        text = getattr(self, option)
+        return compiled(option, text) if text else None
+
+    @model_validator(mode="after")
+    def _rewards_are_complete(self) -> Self:
+        for option in ("answer_pattern", "reward_pattern", "form_pattern"):
+            self.compiled(option)
+        for pattern, weight in (("reward_pattern", "pattern_weight"), ("form_pattern", "form_weight")):
+            if bool(getattr(self, pattern)) != (getattr(self, weight) > 0):
+                raise ValueError(f"{pattern} and {weight} go together: give both or neither")
+        if not self.exact_weight + self.pattern_weight + self.form_weight > 0:
+            raise ValueError("exact_weight, pattern_weight and form_weight are all 0: nothing is rewarded")
+        if self.max_new_tokens >= self.max_tokens:
+            raise ValueError(
+                f"got max_new_tokens {self.max_new_tokens} of max_tokens {self.max_tokens}: no token is left "
+                "for the prompt"
+            )
+        return self
+
+
+def rl_footprint(options: RLOptions, dtype: DType) -> Footprint:
+    """An example is a prompt with all of its completions."""
+    need = causal_lm_footprint(options, dtype)
+    return replace(need, tokens_per_example=options.group_size * options.max_tokens)
 
 
 HF_SFT = WorkloadInfo(
@@ -77,4 +153,28 @@ HF_REASONING_SFT = WorkloadInfo(
     footprint_of=causal_lm_footprint,
 )
 
-HUGGING_FACE: tuple[WorkloadInfo, ...] = (HF_SFT, HF_REASONING_SFT)
+HF_RL = WorkloadInfo(
+    name="hf-rl",
+    family="reasoning-rl",
+    title="Your model: reasoning by reward",
+    summary="A causal language model learns from its own completions, judged by a rule: the right final "
+    "answer, a pattern, a form (group-relative policy gradient).",
+    regime=REGIME,
+    metric="1 − mean reward of sampled completions of held-out prompts",
+    forgetting=DRIFT,
+    options=RLOptions,
+    defaults=SweepDefaults(
+        ranks=[1, 4, 16],
+        alphas=powers_of_two(3, 10),
+        steps=100,
+        batch_size=4,
+        schedule="constant",
+        eval_every=25,
+    ),
+    seconds_per_step=10.0,
+    tokens_per_example=8 * 512,
+    pack_limit=16,
+    footprint_of=rl_footprint,
+)
+
+HUGGING_FACE: tuple[WorkloadInfo, ...] = (HF_SFT, HF_REASONING_SFT, HF_RL)

@@ -34,6 +34,7 @@ from lora_alpha.models.causal_lm import CausalLM
 from lora_alpha.workloads.base import Batch, Progress
 from lora_alpha.workloads.counter_rng import indices, uniforms
 from lora_alpha.workloads.held_out import score_rows
+from lora_alpha.workloads.policy_gradient import clipped_surrogate, group_advantages, sample_by_inversion
 from lora_alpha.workloads.pretrained import PretrainedWorkload
 from lora_alpha.workloads.pretraining import Recipe
 
@@ -43,7 +44,6 @@ PROMPT_TOKENS = 4
 # Strong decay makes the base learn arithmetic instead of a table of answers. Only then does reward on some
 # prompts carry over to held-out ones (P(correct) 0.51 → 0.97, against 0.45 → 0.40 at decay 0.01).
 WEIGHT_DECAY = 0.5
-ADVANTAGE_EPS = 1e-4  # keeps a group of equal rewards at advantage 0 instead of 0/0
 
 
 class ModRLWorkload(PretrainedWorkload):
@@ -195,26 +195,3 @@ def _problem_table(modulus: int) -> tuple[Tensor, Tensor, Tensor]:
         torch.cat([sums, sums, differences]),
         torch.cat([differences, sums, differences]),
     )
-
-
-def sample_by_inversion(probabilities: Tensor, draws: Tensor) -> Tensor:
-    """Category of each uniform draw, (R, G) from (R, M) probabilities and (R, G) draws in [0, 1)."""
-    cumulative = probabilities.cumsum(1)
-    # dividing by the last entry keeps rounding from leaving a gap above the last category
-    found = torch.searchsorted(cumulative / cumulative[:, -1:], draws.to(cumulative), right=True)
-    return found.clamp(max=probabilities.shape[1] - 1)
-
-
-def group_advantages(rewards: Tensor) -> Tensor:
-    """(reward − group mean) / (group standard deviation + 1e-4), (R, G); 0 where all rewards are equal."""
-    centred = rewards - rewards.mean(1, keepdim=True)
-    return centred / (rewards.std(1, keepdim=True) + ADVANTAGE_EPS)
-
-
-def clipped_surrogate(
-    log_probs: Tensor, behaviour_log_probs: Tensor, advantages: Tensor, *, clip_range: float
-) -> Tensor:
-    """min(ρ·A, clip(ρ, 1 ± clip_range)·A) with ρ = exp(log p − log p_behaviour), elementwise."""
-    ratio = (log_probs - behaviour_log_probs).exp()
-    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
-    return torch.minimum(ratio * advantages, clipped * advantages)

@@ -26,6 +26,9 @@ _IMPLEMENTATIONS = {
 _ON_FILES = {
     "hf-sft": "lora_alpha.workloads.huggingface.sft:SFTWorkload",
     "hf-reasoning-sft": "lora_alpha.workloads.huggingface.sft:ReasoningSFTWorkload",
+    "hf-classify": "lora_alpha.workloads.huggingface.classification:ClassificationWorkload",
+    "hf-clip": "lora_alpha.workloads.huggingface.dual_encoder:DualEncoderWorkload",
+    "hf-rl": "lora_alpha.workloads.huggingface.rl:RLWorkload",
 }
 
 

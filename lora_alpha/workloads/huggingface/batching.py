@@ -9,7 +9,7 @@ Shapes: N configurations, R rows, T tokens, E examples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -21,7 +21,7 @@ from lora_alpha.workloads.counter_rng import uniforms
 from lora_alpha.workloads.huggingface.tokens import TokenSet
 
 ORDER_STREAM = 11
-PER_CONFIG = {"num_learnt"}
+PER_CONFIG = {"num_learnt", "num_rows"}
 # Rows are padded to a multiple of this, so that a compiled step meets few shapes.
 MULTIPLE = 8
 
@@ -47,7 +47,7 @@ def _order(seed: int, epoch: int, num_examples: int) -> NDArray[np.int64]:
     return np.argsort(draws, kind="stable").astype(np.int64)
 
 
-def padded_rows(examples: TokenSet, chosen: Sequence[int] | NDArray[np.int64]) -> dict[str, Tensor]:
+def padded_rows(examples: TokenSet, chosen: Iterable[int]) -> dict[str, Tensor]:
     """One example a row.
 
     Returns:

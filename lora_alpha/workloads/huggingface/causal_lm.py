@@ -6,7 +6,7 @@ are cached. Weights are read by ``build_model``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from lora_alpha.workloads.huggingface.model_loading import (
 )
 from lora_alpha.workloads.huggingface.problems import problem
 from lora_alpha.workloads.huggingface.sources import Roots, model_folder
-from lora_alpha.workloads.huggingface.targets import find_targets
+from lora_alpha.workloads.huggingface.targets import check_examples_stay_apart, find_targets
 from lora_alpha.workloads.huggingface.token_losses import check_causal_lm
 from lora_alpha.workloads.huggingface.tokens import TokenSet
 
@@ -75,7 +75,7 @@ class CausalLMWorkload:
                 "max_tokens", f"got {self.options.max_tokens}: the model reads at most {longest} tokens"
             )
         where = {"folder": folder, "tokenizer": self._tokenizer, "cache_dir": cache_dir, "roots": self.roots}
-        corpus = yield from prepare_corpus(self.options, **where)
+        corpus = yield from self._read(**where)
         self._source = yield from prepare_source(self.options, **where)
         self._check_vocabulary(corpus, int(config.get_text_config().vocab_size))
         self._folder = folder
@@ -97,8 +97,14 @@ class CausalLMWorkload:
         return built
 
     def targets(self, model: nn.Module) -> list[str]:
-        """The layers that the options name; never the output layer."""
-        return find_targets(model, self.options.targets)
+        """The layers that the options name; never the output layer.
+
+        Raises:
+            InvalidSpec: If there is no such layer, or the model mixes examples on the way to one.
+        """
+        names = find_targets(model, self.options.targets)
+        check_examples_stay_apart(model, names)
+        return names
 
     def patterns(self) -> dict[str, Any]:
         """Ranks and α of layers that have their own."""
@@ -167,12 +173,21 @@ class CausalLMWorkload:
     def held_out(self) -> TokenSet:
         """The held-out examples that an evaluation reads: ``num_eval`` of them, evenly spread."""
         examples = self.corpus.held_out
-        if len(examples) <= self.options.num_eval:
-            return examples
-        chosen = np.linspace(0, len(examples) - 1, self.options.num_eval).astype(int)
         return TokenSet.of(
-            (examples.example(index).tolist(), int(examples.prompt_lengths[index])) for index in chosen
+            (examples.example(index).tolist(), int(examples.prompt_lengths[index]))
+            for index in self.held_out_indices
         )
+
+    @property
+    def held_out_indices(self) -> list[int]:
+        """Which of the held-out examples an evaluation reads."""
+        count = len(self.corpus.held_out)
+        chosen = np.linspace(0, count - 1, min(count, self.options.num_eval))
+        return [int(index) for index in chosen]
+
+    def _read(self, **where: Any) -> Generator[Progress, None, Corpus]:
+        """The data as the task needs it."""
+        return prepare_corpus(self.options, **where)
 
     def _use(self, corpus: Corpus) -> None:
         """A subclass's own part of ``prepare``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,19 @@ QUOTED_CHARS = 2000
 
 @dataclass(frozen=True)
 class Corpus:
-    """Tokens to train on and to hold out, and what an inspection says about them (JSON-able)."""
+    """Tokens to train on and to hold out, and what an inspection says about them.
+
+    Attributes:
+        train: To train on.
+        held_out: To hold out.
+        facts: JSON-able.
+        answers: Right final answers of both sides, where a reward needs them.
+    """
 
     train: TokenSet
     held_out: TokenSet
     facts: dict[str, Any]
+    answers: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

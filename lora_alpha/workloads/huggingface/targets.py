@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lora_alpha.catalog.huggingface_options import names_in
+from lora_alpha.models.layout import check_layout
 from lora_alpha.workloads.huggingface.problems import problem
 
 ALL_LINEAR = "all-linear"
 NUM_QUOTED = 8
+PROBE_EXAMPLES, PROBE_TOKENS = 3, 5
 
 
 def linear_modules(model: nn.Module) -> list[str]:
@@ -57,6 +61,21 @@ def find_targets(model: nn.Module, targets: str, *, skipped: str = "") -> list[s
     if unmatched:
         raise problem("targets", f"no linear layer is called {', '.join(unmatched)}: {_known(linear)}")
     return [layer for layer in linear if any(_is(layer, name) for name in names)]
+
+
+def check_examples_stay_apart(model: nn.Module, targets: list[str]) -> None:
+    """Refuse targets behind which a pack could not tell its configurations apart, by trying a few tokens.
+
+    Raises:
+        InvalidSpec: Naming the layers and what they get.
+    """
+    config: Any = model.config
+    ids = torch.arange(PROBE_EXAMPLES * PROBE_TOKENS).view(PROBE_EXAMPLES, -1)
+    ids = (ids * 5 + 1) % int(config.get_text_config().vocab_size)
+    device = next(model.parameters()).device
+    check_layout(
+        model, targets, lambda order: model(input_ids=ids[order].to(device)), num_examples=PROBE_EXAMPLES
+    )
 
 
 def check_patterns(

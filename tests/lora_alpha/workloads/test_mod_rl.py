@@ -12,7 +12,7 @@ from lora_alpha.spec import Configuration, TrainSpec
 from lora_alpha.training.engine import train_pack
 from lora_alpha.training.records import PackFinished, StepsDone
 from lora_alpha.workloads.base import Workload
-from lora_alpha.workloads.mod_rl import clipped_surrogate, group_advantages, sample_by_inversion
+from lora_alpha.workloads.policy_gradient import clipped_surrogate, group_advantages, sample_by_inversion
 from lora_alpha.workloads.registry import load_workload
 
 CPU = torch.device("cpu")

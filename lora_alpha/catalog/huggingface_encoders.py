@@ -1,0 +1,88 @@
+"""Workloads on transformers encoders and data of the user's own: classifiers and dual encoders."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from lora_alpha.catalog.builtin import powers_of_two
+from lora_alpha.catalog.entry import SweepDefaults, WorkloadInfo
+from lora_alpha.catalog.huggingface import REGIME
+from lora_alpha.catalog.huggingface_options import DataOptions, ModelOptions, Text
+from lora_alpha.catalog.huggingface_size import causal_lm_footprint
+
+
+class ClassificationOptions(ModelOptions, DataOptions):
+    """Knobs of classification."""
+
+    text_column: Annotated[
+        Text, Field(description="Column with the text; empty: guessed (text, sentence, premise, …)")
+    ] = ""
+    pair_column: Annotated[
+        Text, Field(description="Column with a second text; empty: guessed (sentence2, hypothesis, …)")
+    ] = ""
+    label_column: Annotated[
+        Text, Field(description="Column with the label, a name or a number; empty: guessed (label, class, …)")
+    ] = ""
+    max_tokens: Annotated[
+        int, Field(ge=2, le=131_072, description="Longest text, pair included; longer ones are cut")
+    ] = 128
+    head_seed: Annotated[
+        int, Field(ge=0, lt=2**31, description="Seed of the output layer where the model brings none")
+    ] = 0
+
+
+class DualEncoderOptions(ModelOptions, DataOptions):
+    """Knobs of image–text contrastive learning."""
+
+    image_column: Annotated[
+        Text,
+        Field(
+            description="Column with the picture: a path relative to the data file, or its bytes (Parquet); "
+            "empty: guessed (image, image_path, file_name, …)"
+        ),
+    ] = ""
+    caption_column: Annotated[
+        Text, Field(description="Column with the caption; empty: guessed (caption, text, …)")
+    ] = ""
+    max_tokens: Annotated[int, Field(ge=2, le=4096, description="Longest caption; longer ones are cut")] = 77
+
+
+HF_CLASSIFY = WorkloadInfo(
+    name="hf-classify",
+    family="classification",
+    title="Your model: classification of texts",
+    summary="An encoder (BERT, RoBERTa, DeBERTa, …) or any model with a classification class learns the labels "
+    "of texts or pairs of texts.",
+    regime=REGIME,
+    metric="held-out cross-entropy, nats per text",
+    forgetting="‖h − h0‖²/‖h0‖² of the last hidden states against the frozen base's, on held-out texts",
+    options=ClassificationOptions,
+    defaults=SweepDefaults(
+        ranks=[2, 8, 32], alphas=powers_of_two(4, 12), steps=200, batch_size=16, eval_every=25
+    ),
+    seconds_per_step=0.5,
+    tokens_per_example=128,
+    pack_limit=16,
+    footprint_of=causal_lm_footprint,
+)
+
+HF_CLIP = WorkloadInfo(
+    name="hf-clip",
+    family="multimodal",
+    title="Your model: pictures and captions",
+    summary="A dual encoder of the CLIP family learns to match pictures with their captions.",
+    regime=REGIME,
+    metric="held-out contrastive cross-entropy, nats per pair",
+    forgetting="1 − mean cosine similarity with the frozen base's embeddings, on held-out pairs",
+    options=DualEncoderOptions,
+    defaults=SweepDefaults(
+        ranks=[2, 8, 32], alphas=powers_of_two(4, 12), steps=200, batch_size=32, eval_every=25
+    ),
+    seconds_per_step=5.0,
+    tokens_per_example=127,  # 50 of a 224-pixel picture in patches of 32, 77 of a caption
+    pack_limit=8,
+)
+
+ENCODERS: tuple[WorkloadInfo, ...] = (HF_CLASSIFY, HF_CLIP)
