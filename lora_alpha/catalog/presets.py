@@ -13,6 +13,9 @@ from lora_alpha.schemas import SweepRequest
 from lora_alpha.spec import Configuration, ProbePlan
 
 SEEDS = (0, 1, 2)
+# GSM8K: columns question and answer; an answer ends with a line "#### 42".
+GSM8K_PROMPT = "Question: {question}\nAnswer:"
+GSM8K_FORM = r".*####\s*-?[\d,.]+"
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,54 @@ PRESETS: dict[str, Preset] = {
                 batch_size=64,
                 probes=ProbePlan(at=["init", "end"], kinds=["extremes"], spaces=["lora", "full"]),
                 tags=["preset:spectral-suppression"],
+            ),
+        ),
+        Preset(
+            name="gsm8k-sft",
+            title="GSM8K by worked solutions",
+            question="Which α for which rank, when your model learns to reason from GSM8K's solutions?",
+            expect=(
+                "That depends on your model; nothing is promised. Only the solution is learnt, and the "
+                "held-out loss is that of test.jsonl where the folder has one. Look at the width of the "
+                "optimum's basin before its place, and at forgetting, which grows with α."
+            ),
+            page="convergence",
+            request=SweepRequest(
+                name="GSM8K by worked solutions",
+                workload="hf-reasoning-sft",
+                workload_options={"prompt_template": GSM8K_PROMPT, "completion_column": "answer"},
+                ranks=[4, 16, 64],
+                alphas=[float(4**exponent) for exponent in range(2, 7)],
+                steps=200,
+                batch_size=8,
+                tags=["preset:gsm8k-sft"],
+            ),
+        ),
+        Preset(
+            name="gsm8k-rl",
+            title="GSM8K by reward",
+            question="Does training by reward want the same α as training on solutions?",
+            expect=(
+                "A model that never finds a right answer gets no signal: its accuracy at step 0 must be some "
+                "per cent at least. Choosing among skills that a model has needs little rank, so α* may "
+                "hardly depend on it (as mod-rl shows)."
+            ),
+            page="convergence",
+            request=SweepRequest(
+                name="GSM8K by reward",
+                workload="hf-rl",
+                workload_options={
+                    "prompt_template": GSM8K_PROMPT,
+                    "completion_column": "answer",
+                    "max_new_tokens": 256,
+                    "form_pattern": GSM8K_FORM,
+                    "form_weight": 0.1,
+                },
+                ranks=[1, 8, 64],
+                alphas=[float(4**exponent) for exponent in range(2, 7)],
+                steps=100,
+                batch_size=4,
+                tags=["preset:gsm8k-rl"],
             ),
         ),
     )
