@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from lora_alpha.catalog import workload_info
+from lora_alpha.catalog.entry import Footprint
 from lora_alpha.methods import METHODS
 from lora_alpha.spec import Configuration, TrainSpec
 
 # Rows of one adapted layer that a pack may push through at once. Beyond it one more configuration no longer
 # saves time, since the base GEMM is long past the point where dispatch dominates; memory grows all the same.
 ROW_BUDGET = 16_384
-# Memory that one pack may fill: the base, and everything a training step keeps.
-MEMORY_BYTES = 4 * 2**30
+# The same for models and lengths that nobody has measured.
+PAYING_ROWS = 4096
+# Share of the memory that packs may plan to fill: estimates are rough, and Python and torch need some too.
+MEMORY_SHARE = 0.5
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 # Packs per worker: enough that the last ones even out, few enough that packing still pays.
 PACKS_PER_WORKER = 3
 # A full fine-tuning configuration costs about this much rank (its weights dominate a step).
@@ -38,7 +44,8 @@ def plan_packs(
     Returns:
         Packs as indices into ``configurations``, largest first; every index exactly once.
     """
-    limit = pack_limit(train)
+    num_workers = max(1, num_workers)
+    limit = pack_limit(train, memory_bytes=int(MEMORY_SHARE * machine_memory_bytes() / num_workers))
     packs: list[list[int]] = []
     for full in (False, True):
         members = [
@@ -46,17 +53,57 @@ def plan_packs(
         ]
         if members:
             size = max(1, limit // 8) if full else limit
-            packs += _cut(members, configurations, limit=size, num_workers=max(1, num_workers))
+            packs += _cut(members, configurations, limit=size, num_workers=num_workers)
     return sorted(packs, key=lambda pack: -sum(_work(configurations[index]) for index in pack))
 
 
-def pack_limit(train: TrainSpec, *, memory_bytes: int = MEMORY_BYTES) -> int:
+def machine_memory_bytes() -> int:
+    """Memory of this machine, or of the container that this runs in.
+
+    Workers elsewhere may have more or less: a pack is planned before anybody claims it.
+    """
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(total, int(CGROUP_LIMIT.read_text(encoding="ascii")))
+    except (OSError, ValueError):  # no such file, or "max"
+        return total
+
+
+def pack_limit(train: TrainSpec, *, memory_bytes: int) -> int:
     """Most configurations of ``train`` in one pack: by the workload's own limit, by rows and by memory."""
     info = workload_info(train.workload)
     need = info.footprint(train.workload_options, dtype=train.dtype)
-    rows = train.batch_size * max(1, need.tokens_per_example)
-    limit = min(info.pack_limit, ROW_BUDGET // rows)
-    if need.bytes_per_token:
+    # A limit that was measured for a workload knows more than rows in general do.
+    budget = ROW_BUDGET if info.footprint_of is None else PAYING_ROWS
+    return largest_pack(
+        need,
+        batch_size=train.batch_size,
+        limit=info.pack_limit,
+        row_budget=budget,
+        memory_bytes=memory_bytes,
+    )
+
+
+def largest_pack(
+    need: Footprint,
+    *,
+    batch_size: int,
+    limit: int,
+    row_budget: int = PAYING_ROWS,
+    memory_bytes: int | None = None,
+) -> int:
+    """Configurations that fit into ``limit``, into ``row_budget`` rows and into ``memory_bytes``; at least 1.
+
+    Memory is the base's, and what a training step of all configurations keeps; None: no matter.
+
+    >>> largest_pack(Footprint(tokens_per_example=64), batch_size=2, limit=64, row_budget=4096)
+    32
+    >>> largest_pack(Footprint(tokens_per_example=512), batch_size=16, limit=64, row_budget=4096)
+    1
+    """
+    rows = batch_size * max(1, need.tokens_per_example)
+    limit = min(limit, row_budget // rows)
+    if need.bytes_per_token and memory_bytes is not None:
         limit = min(limit, (memory_bytes - need.base_bytes) // (rows * need.bytes_per_token))
     return max(1, limit)
 
