@@ -8,6 +8,9 @@ from typing import Any
 from lora_alpha.axes import parse_axis, parse_whole_axis
 from lora_alpha.spec import short_number
 
+SPACES = ("lora", "full")
+SCHEDULE = "write constant, ramp 0.1 in 100, hold update_norm 7, or hold drift_ratio 0.01"
+
 
 class FormError(Exception):
     """Text that cannot be read; ``messages`` by field."""
@@ -37,6 +40,10 @@ def body_from(workload: str, values: Mapping[str, Any], options: Mapping[str, An
     rule = {key: body.pop(f"rule_{key}") for key in ("coefficient", "exponent") if f"rule_{key}" in body}
     if rule:
         body["alpha_rule"] = rule
+    kinds, spaces = body.pop("probe_kinds", None), body.pop("probe_spaces", "both")
+    if "probes" in body:
+        chosen_spaces = list(SPACES) if spaces == "both" else [spaces]
+        body["probes"] = {"at": body["probes"], "kinds": kinds or ["extremes"], "spaces": chosen_spaces}
     if messages:
         raise FormError(messages)
     return body
@@ -64,6 +71,35 @@ def show_axis(values: list[float]) -> str:
     return ", ".join(short_number(float(value)) for value in values)
 
 
+def show_schedule(schedule: Mapping[str, Any] | None) -> str:
+    """A schedule of α as the user would type it.
+
+    >>> show_schedule({"kind": "ramp", "start": 0.1, "ramp_steps": 100})
+    'ramp 0.1 in 100'
+    """
+    kind = (schedule or {}).get("kind", "constant")
+    if schedule is None or kind == "constant":
+        return "constant"
+    if kind == "ramp":
+        return f"ramp {short_number(schedule['start'])} in {schedule['ramp_steps']}"
+    return f"hold {schedule['target_metric']} {short_number(schedule['target'])}"
+
+
+def _schedule(value: str) -> dict[str, Any]:
+    match value.replace("→1", " ").split():
+        case ["constant"]:
+            return {"kind": "constant"}
+        case ["ramp", start, "in", steps] if steps.isdigit():
+            return {"kind": "ramp", "start": _number(start), "ramp_steps": int(steps)}
+        case ["hold", ("update_norm" | "drift_ratio") as metric, target]:
+            return {"kind": "drift", "target_metric": metric, "target": _number(target)}
+    raise ValueError(f"got {value!r}: {SCHEDULE}")
+
+
+def _moments(value: str) -> list[str | int]:
+    return [int(part) if part.isdigit() else part for part in _tags(value)]
+
+
 def _plain(value: Any) -> Any:
     return value
 
@@ -85,6 +121,9 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "alphas": parse_axis,
     "lrs": parse_axis,
     "tags": _tags,
+    "alpha_schedule": _schedule,
+    "probes": _moments,
+    "probe_kinds": _tags,
     "clip": _number,
     "weight_decay": _number,
     "lora_dropout": _number,

@@ -36,13 +36,17 @@ class ScheduleItem(Wire):
 
 
 class Schedules(Wire):
-    """Answer of ``GET /sweeps/{id}/schedules``; ``verdict`` is one sentence that can be "no"."""
+    """Answer of ``GET /sweeps/{id}/schedules``; ``verdict`` is one sentence that can be "no".
+
+    ``num_pending`` runs are still to come: the verdict is about those that have finished.
+    """
 
     sweep_id: str
     objective: str
     at_step: int | None = None
     margin: float
     verdict: str
+    num_pending: int = 0
     items: list[ScheduleItem]
 
 

@@ -27,5 +27,6 @@ def read(store: Store, sweep_id: str, reading: Reading, *, margin: float) -> Sch
         at_step=reading.at_step,
         margin=margin,
         verdict=schedules_verdict(items),
+        num_pending=sum(cell.num_pending for cell in found),
         items=[ScheduleItem(**asdict(item)) for item in items],
     )

@@ -11,12 +11,15 @@ from dash import html
 from dash.development.base_component import Component
 
 from dashboard import ids
-from dashboard.forms import show_axis
+from dashboard.forms import SPACES, show_axis, show_schedule
 from lora_alpha.schemas import MethodItem
 from lora_alpha.spec import short_number
 
 MANY_OPTIONS = 8  # more than these are folded away
-SWEEP_AXES = {"methods", "ranks", "alphas", "lrs", "seeds", "lr_ratio", "name", "tags", "alpha_rule"}
+SWEEP_AXES = {
+    *("methods", "ranks", "alphas", "lrs", "seeds", "lr_ratio", "name", "tags", "alpha_rule"),
+    *("alpha_schedule", "probes"),
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ def _text(name: str) -> Callable[[Mapping[str, Any]], str]:
     return show
 
 
+def _probe_spaces(defaults: Mapping[str, Any]) -> str:
+    spaces = (defaults.get("probes") or {}).get("spaces", SPACES)
+    return "both" if len(spaces) > 1 else str(spaces[0])
+
+
 FIELDS: dict[str, Field] = {
     "name": Field("Name", "Optional.", "text", lambda _: "", keep=True),
     "methods": Field("Methods", "LoRA: s = α/r. rsLoRA: s = α/√r.", "methods", _value("methods")),
@@ -82,6 +90,30 @@ FIELDS: dict[str, Field] = {
     "dynamics_every": Field(
         "Signal-drift every", "Steps; 0 for none.", "number", lambda d: d.get("dynamics_every", 0), keep=True
     ),
+    "alpha_schedule": Field(
+        "α over time",
+        "constant; ramp 0.1 in 100 (steps); hold update_norm 7; hold drift_ratio 0.01 (sgd).",
+        "text",
+        lambda d: show_schedule(d.get("alpha_schedule")),
+        keep=True,
+    ),
+    "probes": Field(
+        "Hessian probes at",
+        "Of every run: init, end, or steps, as in init, 100, end. Empty for none.",
+        "text",
+        lambda d: ", ".join(map(str, (d.get("probes") or {}).get("at", []))),
+        keep=True,
+    ),
+    "probe_kinds": Field(
+        "Kinds of probe",
+        "extremes, top, density, trace.",
+        "text",
+        lambda d: ", ".join((d.get("probes") or {}).get("kinds", ["extremes"])),
+        keep=True,
+    ),
+    "probe_spaces": Field(
+        "Spaces of probes", "Full weights cost more memory.", ("both", *SPACES), _probe_spaces, keep=True
+    ),
     "tags": Field(
         "Tags", "Separated by commas.", "text", lambda d: ", ".join(d.get("tags") or []), keep=True
     ),
@@ -96,7 +128,9 @@ ADVANCED = (
     "clip",
     "lora_dropout",
     "dynamics_every",
+    "alpha_schedule",
 )
+PROBES = ("probes", "probe_kinds", "probe_spaces")
 
 
 def field_inputs(
@@ -111,8 +145,13 @@ def field_inputs(
         dmc.Accordion(
             dmc.AccordionItem(
                 [
-                    dmc.AccordionControl("More: rule, LoRA+, decay, clipping, dynamics"),
-                    dmc.AccordionPanel(_columns([built[name] for name in ADVANCED], 3)),
+                    dmc.AccordionControl("More: rule, LoRA+, decay, clipping, dynamics, α over time, probes"),
+                    dmc.AccordionPanel(
+                        [
+                            _columns([built[name] for name in ADVANCED], 3),
+                            html.Div(_columns([built[name] for name in PROBES], 3), style={"marginTop": 16}),
+                        ]
+                    ),
                 ],
                 value="more",
             ),

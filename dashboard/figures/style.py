@@ -12,7 +12,7 @@ Figure = dict[str, Any]
 # Okabe & Ito 2008, without yellow (invisible on white) and black (invisible on dark).
 CATEGORICAL = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 # Viridis without its darkest and lightest ends, which vanish on one of the two themes.
-SEQUENTIAL = ("#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39")
+SEQUENTIAL = ("#6650b5", "#3f6fb5", "#2a8f9e", "#1fa187", "#4ac16d", "#a0da39")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "star", "hexagon")
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"

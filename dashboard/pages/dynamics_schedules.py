@@ -103,12 +103,13 @@ def _scales(client: Client, sweep_id: str, cells: Sequence[Cell]) -> Curves:
 
 def _verdict(schedules: Schedules) -> Component:
     title, _, rest = schedules.verdict.partition(": ")
+    waiting = f"{schedules.num_pending} runs are still to come." if schedules.num_pending else ""
+    text = " ".join(part for part in (rest[:1].upper() + rest[1:], waiting) if part)
+    if not rest or waiting:
+        head = f"So far: {title[:1].lower() + title[1:]}." if rest else schedules.verdict
+        return note(f"Does any schedule beat the best constant α? {head}", text, colour="gray")
     colour = {"Yes": "teal", "No": "blue"}.get(title, "gray")
-    return note(
-        f"Does any schedule beat the best constant α? {title}." if rest else schedules.verdict,
-        (rest[:1].upper() + rest[1:]) or "Runs are still missing.",
-        colour=colour,
-    )
+    return note(f"Does any schedule beat the best constant α? {title}.", text, colour=colour)
 
 
 def _table(items: Sequence[ScheduleItem]) -> Component:

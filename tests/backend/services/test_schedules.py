@@ -45,8 +45,11 @@ def loss(configuration: Configuration) -> float:
 
 
 def test_the_answer_can_be_yes_and_no(store: Store, sweep: Sweep, worker: Any, client: Any) -> None:
+    waiting = client.schedules(sweep.id)
+    assert (waiting.num_pending, waiting.verdict[:15]) == (72, "Not enough data")
     worker.work(loss)
     answer = client.schedules(sweep.id)
+    assert answer.num_pending == 0
     assert len(answer.items) == 4
     by_name = {(item.rank, item.schedule): item for item in answer.items}
     hold, ramp = by_name[2, HOLD.label], by_name[2, RAMP.label]
