@@ -31,7 +31,7 @@ def test_reward_rises_on_held_out_prompts(prepared: Prepared) -> None:
 
     losses = curve(steps, "eval_loss")
     assert (losses[:, 0] > 0.7).all()
-    assert (losses[:, -1] < losses[:, 0] - 0.3).all(), losses
+    assert (losses[:, -1] < losses[:, 0] - 0.2).all(), losses
     assert (curve(steps, "forgetting_loss")[:, -1] > 0).all()
     assert {result.diverged for result in finished.results} == {False}
 
