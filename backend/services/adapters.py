@@ -15,7 +15,7 @@ from lora_alpha.interop.peft_export import PeftAdapter, read_run_adapter, to_pef
 
 SPOOL_BYTES = 16 * 2**20  # archives up to this size stay in memory
 # PEFT's task types of the workloads that train transformers models; others are plain modules.
-TASK_TYPES = {"hf-sft": "CAUSAL_LM", "hf-rl": "CAUSAL_LM"}
+TASK_TYPES = dict.fromkeys(("hf-sft", "hf-reasoning-sft", "hf-rl"), "CAUSAL_LM")
 
 
 def export(store: Store, settings: Settings, run_id: str) -> IO[bytes]:

@@ -8,11 +8,14 @@ from lora_alpha.catalog.builtin_image import IMAGE
 from lora_alpha.catalog.builtin_text import TEXT
 from lora_alpha.catalog.entry import SweepDefaults, WorkloadInfo
 from lora_alpha.catalog.huggingface import HUGGING_FACE
+from lora_alpha.catalog.huggingface_encoders import ENCODERS
 from lora_alpha.errors import FieldProblem, InvalidSpec
 
 __all__ = ["WORKLOADS", "SweepDefaults", "WorkloadInfo", "workload_info"]
 
-WORKLOADS: dict[str, WorkloadInfo] = {info.name: info for info in (*BUILTIN, *TEXT, *IMAGE, *HUGGING_FACE)}
+WORKLOADS: dict[str, WorkloadInfo] = {
+    info.name: info for info in (*BUILTIN, *TEXT, *IMAGE, *HUGGING_FACE, *ENCODERS)
+}
 
 
 def workload_info(name: str) -> WorkloadInfo:

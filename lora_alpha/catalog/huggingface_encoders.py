@@ -53,8 +53,8 @@ HF_CLASSIFY = WorkloadInfo(
     name="hf-classify",
     family="classification",
     title="Your model: classification of texts",
-    summary="An encoder (BERT, RoBERTa, DeBERTa, …) or any model with a classification class learns the labels "
-    "of texts or pairs of texts.",
+    summary="An encoder (BERT, RoBERTa, DeBERTa, …) or any model with a classification class learns the "
+    "labels of texts or pairs of texts.",
     regime=REGIME,
     metric="held-out cross-entropy, nats per text",
     forgetting="‖h − h0‖²/‖h0‖² of the last hidden states against the frozen base's, on held-out texts",
@@ -85,4 +85,4 @@ HF_CLIP = WorkloadInfo(
     pack_limit=8,
 )
 
-ENCODERS: tuple[WorkloadInfo, ...] = (HF_CLASSIFY, HF_CLIP)
+ENCODERS: tuple[WorkloadInfo, ...] = (HF_CLASSIFY,)

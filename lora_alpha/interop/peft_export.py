@@ -11,6 +11,8 @@ recomputed, so that ``peft.PeftModel.from_pretrained`` gives the logits that the
 | dora | ``use_dora`` with its magnitude vector |
 | full | refused: it has no factors |
 
+A layer that the base model does not have (a new output layer) is written merged, in ``modules_to_save``.
+
 α is written as what gives the scale at the end of training, whatever its schedule did on the way.
 """
 
@@ -73,13 +75,14 @@ def to_peft(
 
     Args:
         layers: Module path in the base model → ``A`` (r, in), ``B`` (out, r), ``scale`` (); PiSSA also
-            ``A0, B0``, DoRA ``magnitude``; ``base_norm`` = ‖W0‖_F where it is known.
+            ``A0, B0``, DoRA ``magnitude``; ``base_norm`` = ‖W0‖_F where it is known; ``new_weight`` and
+            ``new_bias`` of a layer that the base model's files lack.
         method: The run's method.
         base_model: Name or folder of the base, where it has one.
         task_type: PEFT's task type, such as ``CAUSAL_LM``; None for a plain model.
 
     Raises:
-        Conflict: If the method has no factors.
+        Conflict: If the method has no factors, or nothing but a new layer was adapted.
     """
     if not METHODS[method].uses_rank:
         raise Conflict(
@@ -91,6 +94,9 @@ def to_peft(
     ranks: dict[str, int] = {}
     alphas: dict[str, float] = {}
     for path, parts in layers.items():
+        if "new_weight" in parts:
+            tensors |= _merged(path, parts)
+            continue
         lora_A, lora_B = _factors(parts)
         tensors[f"{KEY_PREFIX}{path}.lora_A.weight"] = lora_A
         tensors[f"{KEY_PREFIX}{path}.lora_B.weight"] = lora_B
@@ -98,6 +104,8 @@ def to_peft(
             tensors[f"{KEY_PREFIX}{path}.lora_magnitude_vector"] = np.ascontiguousarray(parts["magnitude"])
         ranks[path] = len(lora_A)
         alphas[path] = _readable_alpha(parts["scale"], len(lora_A), rule)
+    if not ranks:
+        raise Conflict("only the new output layer was adapted: there is nothing beside it to export")
     rank, alpha = _most_common(ranks), _most_common(alphas)
     config = {
         "peft_type": "LORA",
@@ -111,10 +119,10 @@ def to_peft(
         "use_rslora": rule == "alpha/sqrt(r)",
         "use_dora": method == "dora",
         "init_lora_weights": True,
-        "target_modules": _targets(list(layers)),
+        "target_modules": _targets(list(ranks)),
         "rank_pattern": _pattern(ranks, rank),
         "alpha_pattern": _pattern(alphas, alpha),
-        "modules_to_save": None,
+        "modules_to_save": sorted(set(layers) - set(ranks)) or None,
     }
     return PeftAdapter(config, tensors, tuple(merge_warnings(layers)))
 
@@ -148,6 +156,19 @@ def _factors(parts: Mapping[str, Array]) -> tuple[Array, Array]:
         lora_A = np.concatenate([lora_A, parts["A0"]], axis=0)
         lora_B = np.concatenate([lora_B, -parts["B0"]], axis=1)
     return np.ascontiguousarray(lora_A), np.ascontiguousarray(lora_B)
+
+
+def _merged(path: str, parts: Mapping[str, Array]) -> dict[str, Array]:
+    """Weight and bias of a layer that has no base to stay apart from."""
+    lora_A, lora_B = _factors(parts)
+    base = parts["new_weight"].astype(np.float64)
+    weight = base + float(parts["scale"]) * (lora_B.astype(np.float64) @ lora_A.astype(np.float64))
+    if "magnitude" in parts:
+        weight *= (parts["magnitude"] / np.linalg.norm(weight, axis=1))[:, None]
+    found = {f"{KEY_PREFIX}{path}.weight": weight.astype(parts["A"].dtype)}
+    if "new_bias" in parts:
+        found[f"{KEY_PREFIX}{path}.bias"] = np.ascontiguousarray(parts["new_bias"])
+    return found
 
 
 def _readable_alpha(scale: Array, rank: int, rule: ScaleRule) -> float:

@@ -90,12 +90,13 @@ def round_to_bfloat16(values: NDArray[Any]) -> NDArray[np.float32]:
 def merge_warnings(layers: Layers) -> Iterator[str]:
     """One sentence for each kind of loss above 1 %, naming the worst layer.
 
-    Layers without a ``base_norm`` and DoRA's, which rescales rows, are left out.
+    Layers without a ``base_norm``, new ones (they are merged anyway) and DoRA's (which rescale rows) are
+    left out.
     """
     losses = {
         path: predict_merge_loss(base_norm=float(parts["base_norm"]), update_norm=_update_norm(parts))
         for path, parts in layers.items()
-        if "base_norm" in parts and "magnitude" not in parts
+        if "base_norm" in parts and not {"magnitude", "new_weight"} & parts.keys()
     }
     moved = {path: loss for path, loss in losses.items() if np.isfinite(loss.update)}
     if not moved:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from lora_alpha.spec import Configuration, TrainSpec
 from lora_alpha.training.checkpoints import load_checkpoint, save_checkpoint
 from lora_alpha.training.engine import train_pack
 from lora_alpha.training.records import AdaptersKept, CheckpointDue, PackFinished, RunResult, StepsDone
+from lora_alpha.workloads.base import Workload
 from workers.context import JobContext
 from workers.handlers.pretrain import load_prepared
 from workers.handlers.start import read_start
@@ -67,9 +68,9 @@ def run_pack(context: JobContext) -> None:
                 _forget_checkpoints(context, keep=path)
                 context.stop_at_checkpoint()
             case AdaptersKept():
-                _save_adapters(context, run_ids, event.adapters, step=event.step)
+                _save_adapters(context, run_ids, event.adapters, workload, step=event.step)
             case PackFinished():
-                paths = _save_adapters(context, run_ids, event.adapters["adapters"])
+                paths = _save_adapters(context, run_ids, event.adapters["adapters"], workload)
                 _finish(context, curves, run_ids, event.results, paths, steps=train.steps)
                 _forget_checkpoints(context, keep=None)
 
@@ -134,13 +135,21 @@ def _save_adapters(
     context: JobContext,
     run_ids: Sequence[str],
     adapters: Sequence[dict[str, dict[str, Tensor]]],
+    workload: Workload,
     *,
     step: int | None = None,
 ) -> list[str]:
     """One safetensors file a run, ``layer/tensor`` keys; returns paths relative to home.
 
-    ``step`` is None for the end of training.
+    Layers that the workload made itself (a new head) come with their own base, as ``new_weight`` and
+    ``new_bias``: no model's files have it. ``step`` is None for the end of training.
     """
+    made: Mapping[str, Mapping[str, Tensor]] = getattr(workload, "new_layers", dict)()
+    bases = {
+        f"{layer}/new_{name}": tensor.contiguous()
+        for layer, parts in made.items()
+        for name, tensor in parts.items()
+    }
     paths = []
     for run_id, layers in zip(run_ids, adapters, strict=True):
         path = context.settings.home / adapter_path(run_id, step=step)
@@ -151,7 +160,7 @@ def _save_adapters(
             for layer, parts in layers.items()
             for name, tensor in parts.items()
         }
-        save_file(tensors, temporary)
+        save_file({**tensors, **bases}, temporary)
         temporary.replace(path)
         paths.append(str(path.relative_to(context.settings.home)))
     return paths

@@ -88,7 +88,9 @@ class ClassificationWorkload:
             )
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         if pad is None:
-            raise problem("model", f"the tokenizer in {folder} has neither a padding nor an end-of-text token")
+            raise problem(
+                "model", f"the tokenizer in {folder} has neither a padding nor an end-of-text token"
+            )
         self._pad = int(pad)
         self._has_types = "token_type_ids" in tokenizer.model_input_names
         data = yield from prepare_labelled_texts(

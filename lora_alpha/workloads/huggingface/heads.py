@@ -1,8 +1,8 @@
 """The output layers that a pretrained encoder does not bring: fixed by a recorded seed.
 
 Adapters train the new head like every other layer: it stays as its seed drew it, W = W_seed + s·B·A, so that
-one α rules all that trains. Trainers that follow PEFT's ``modules_to_save`` train the head in full instead, at
-a learning rate that no α reaches.
+one α rules all that trains. Trainers that follow PEFT's ``modules_to_save`` train the head in full instead,
+at a learning rate that no α reaches.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def new_linear_layers(model: nn.Module, folder: Path) -> list[str]:
 
 @torch.no_grad()
 def draw_head(model: Any, names: list[str], *, seed: int) -> None:
-    """Weights N(0, σ²) with the architecture's own σ, biases 0; a function of the seed and the shapes alone."""
+    """Weights N(0, σ²) with the architecture's own σ, biases 0: a function of the seed and the shapes."""
     sigma = float(getattr(model.config, "initializer_range", 0.02) or 0.02)
     for place, name in enumerate(names):
         layer = model.get_submodule(name)

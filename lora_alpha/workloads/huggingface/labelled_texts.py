@@ -158,8 +158,8 @@ def _label_names(rows: Sequence[Located], column: str) -> tuple[str, ...]:
     if len(found) > MAX_LABELS:
         raise problem(
             "label_column",
-            f"column {column} has {len(found):,} different values, at most {MAX_LABELS:,} can be learnt: is it "
-            "a text, or a measured number?",
+            f"column {column} has {len(found):,} different values, at most {MAX_LABELS:,} can be learnt: "
+            "is it a text, or a measured number?",
         )
     try:
         return tuple(sorted(found, key=int))

@@ -111,8 +111,8 @@ def split_rows(options: DataOptions, files: DataFiles, *, keys: Sequence[str]) -
         side = "held-out" if not held_out else "training"
         raise problem(
             "held_out",
-            f"{options.held_out:g} of {len(rows)} rows leaves no {side} row: change the share, add rows, or give "
-            "test_data",
+            f"{options.held_out:g} of {len(rows)} rows leaves no {side} row: change the share, add rows, or "
+            "give test_data",
         )
     return SplitRows(train, held_out, columns, how)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
 
 from backend.services import adapters, runs, sweeps
 from backend.settings import Settings
@@ -20,6 +22,7 @@ from lora_alpha.errors import InvalidSpec
 from lora_alpha.schemas import SweepRequest
 from lora_alpha.spec import Configuration
 from lora_alpha.workloads.registry import load_workload
+from tests.tiny_folders import write_jsonl, write_model
 from workers.context import JobContext
 from workers.handlers.pack import run_pack
 from workers.handlers.start import read_start
@@ -43,7 +46,7 @@ def store(settings):
 def train(store, settings, **request):
     """The runs of a small sweep, trained in this process."""
     shared = {"workload": "mlp", "workload_options": OPTIONS, "seeds": [0], "batch_size": 16}
-    body = SweepRequest(**shared, **{"steps": 20, "lrs": [3e-3], **request})
+    body = SweepRequest(**{**shared, "steps": 20, "lrs": [3e-3], **request})
     sweep = sweeps.create(store, settings, body, key=None, now=time.time())
     while job := claim_job(store, owner="test", queues=["default"], now=time.time(), lease_s=15.0):
         run_pack(JobContext(store, settings, job, device="cpu", drain=threading.Event()))
@@ -106,3 +109,44 @@ def test_a_probe_before_training_sees_the_imported_start(store, settings):
         assert torch.equal(parts["A"], given[path]["A"])
         torch.testing.assert_close(4 * parts["B"], given[path]["B"])
         assert parts["B"].any()
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("method", ["lora", "pissa", "dora"])
+def test_a_classifiers_new_head_is_exported_with_it(store, settings, tmp_path, method):
+    folder = settings.home / "models" / "bert"
+    write_model(folder, "bert")
+    weights = load_file(folder / "model.safetensors")
+    bare = {name: tensor for name, tensor in weights.items() if not name.startswith("classifier")}
+    save_file(bare, folder / "model.safetensors", metadata={"format": "pt"})
+    rows = [{"text": f"{'good' if n % 2 else 'bad'} {n}", "label": n % 2} for n in range(40)]
+    options = {
+        "model": str(folder),
+        "data": str(write_jsonl(folder.parent / "texts.jsonl", rows)),
+        "max_tokens": 32,
+    }
+    (run,) = train(
+        store,
+        settings,
+        workload="hf-classify",
+        workload_options=options,
+        methods=[method],
+        ranks=[2],
+        alphas=[64],
+        lrs=[1e-3],
+        steps=8,
+    )
+    out = unpack(store, settings, run.id, tmp_path / "out")
+    torch.manual_seed(5)
+    base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+    loaded = PeftModel.from_pretrained(base, out).eval()
+    workload = load_workload("hf-classify", options)
+    for _ in workload.prepare(settings.cache_dir):
+        pass
+    losses = []
+    for index, label in enumerate(workload.data.held_out_labels):
+        tokens = torch.from_numpy(workload.data.held_out.example(index)).long()[None]
+        with torch.no_grad():
+            logits = loaded(input_ids=tokens).logits
+        losses.append(float(torch.nn.functional.cross_entropy(logits, torch.tensor([label]))))
+    assert sum(losses) / len(losses) == pytest.approx(run.final_loss, rel=1e-5)

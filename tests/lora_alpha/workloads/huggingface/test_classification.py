@@ -101,9 +101,7 @@ def test_the_held_out_loss_falls(prepared: Callable[..., Any], kind: str, reques
 
 
 @pytest.mark.parametrize("kind", ["bert", "deberta"])
-def test_a_pack_trains_as_one_at_a_time_does(
-    prepared: Callable[..., Any], kind: str, request: Any
-) -> None:
+def test_a_pack_trains_as_one_at_a_time_does(prepared: Callable[..., Any], kind: str, request: Any) -> None:
     options = {"model": str(request.getfixturevalue(kind))}
     exact = {"steps": 6, "dtype": "float64"}
     together = train(prepared(**options), configurations(), **exact)
@@ -145,9 +143,7 @@ def test_the_head_is_the_seeds_and_is_adapted(prepared: Callable[..., Any]) -> N
     assert len(targets) == 5
 
 
-def test_a_head_that_the_model_brings_is_kept(
-    prepared: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_head_that_the_model_brings_is_kept(prepared: Callable[..., Any], tmp_path: Path) -> None:
     folder = write_model(tmp_path / "tuned", "bert")
     stored = load_file(folder / "model.safetensors")["classifier.weight"]
     workload = prepared(model=str(folder))
@@ -159,9 +155,7 @@ def test_a_head_that_the_model_brings_is_kept(
         prepared(model=str(folder), data=str(write_jsonl(tmp_path / "two.jsonl", two)))
 
 
-def test_deberta_adapts_what_is_its_configurations_own(
-    prepared: Callable[..., Any], deberta: Path
-) -> None:
+def test_deberta_adapts_what_is_its_configurations_own(prepared: Callable[..., Any], deberta: Path) -> None:
     workload = prepared(model=str(deberta))
     targets = workload.targets(workload.build_model(device=CPU, dtype=torch.float32))
     assert any("value_proj" in name for name in targets)
