@@ -22,8 +22,8 @@ from lora_alpha.errors import LoraAlphaError
 from lora_alpha.schemas_claims import Curvature, SharpnessItem
 from lora_alpha.schemas_jobs import Probe
 
-DEFAULTS: dict[str, Any] = {"x": "s", "step": "0", "layer": "", "densities": []}
 ALL_LAYERS = "all layers"
+DEFAULTS: dict[str, Any] = {"x": "s", "step": "0", "layer": ALL_LAYERS, "densities": []}
 EXTREMES = (
     "Curvature is indefinite: both ends are shown, λ_min as −λ_min in the lower panel, downwards. "
     "Points are means over seeds, with their standard deviation; the dashed line is the full weight, "
@@ -43,7 +43,7 @@ DENSITY = "Stochastic Lanczos quadrature; every node is drawn as a Gaussian of 1
 def panels(view: Mapping[str, Any]) -> dict[str, Component]:
     """One panel a tab."""
     step = {"value": view["step"], "label": _step_name(int(view["step"]) if view["step"].isdigit() else 0)}
-    layer = view["layer"] or ALL_LAYERS
+    layer = view["layer"]
     return {
         "extremes": html.Div(
             [
