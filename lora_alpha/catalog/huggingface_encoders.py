@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lora_alpha.catalog.builtin import powers_of_two
 from lora_alpha.catalog.entry import SweepDefaults, WorkloadInfo
@@ -48,6 +48,15 @@ class DualEncoderOptions(ModelOptions, DataOptions):
     ] = ""
     max_tokens: Annotated[int, Field(ge=2, le=4096, description="Longest caption; longer ones are cut")] = 77
 
+    @model_validator(mode="after")
+    def _batches_are_whole(self) -> Self:
+        if self.accumulation > 1:
+            raise ValueError(
+                f"got accumulation {self.accumulation}: every pair of a batch is compared with every "
+                "other, so that it cannot be cut; use gradient_checkpointing or a smaller batch_size"
+            )
+        return self
+
 
 HF_CLASSIFY = WorkloadInfo(
     name="hf-classify",
@@ -85,4 +94,4 @@ HF_CLIP = WorkloadInfo(
     pack_limit=8,
 )
 
-ENCODERS: tuple[WorkloadInfo, ...] = (HF_CLASSIFY,)
+ENCODERS: tuple[WorkloadInfo, ...] = (HF_CLASSIFY, HF_CLIP)
