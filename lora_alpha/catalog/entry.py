@@ -60,7 +60,8 @@ class WorkloadInfo:
         regime: Which regime of the α law it sits in, honestly.
         metric: What ``eval_loss`` measures, with its unit.
         forgetting: What ``forgetting_loss`` measures, or "" if there is no source task.
-        options: Pydantic model of ``workload_options``; every field has a default and a description.
+        options: Pydantic model of ``workload_options``; every field has a description, and a default unless
+            only the user knows it (a model, a file).
         defaults: Sweep defaults.
         seconds_per_step: Rough seconds for one configuration's optimiser step in a full pack on one
             CPU core at the default options: for time estimates before any run was measured.

@@ -28,6 +28,10 @@ DRIFT = (
     "loss on source_data where given, nats per token; else KL(frozen base ‖ adapted) on held-out prompts, "
     "nats per token"
 )
+ANSWER_PATTERN = (
+    "Regular expression that finds the final answer (its group, or all that it matches); empty: the text "
+    "after ####, else the last number"
+)
 
 
 class SFTOptions(CausalLMOptions, SFTColumnOptions):
@@ -40,6 +44,30 @@ class SFTOptions(CausalLMOptions, SFTColumnOptions):
             "batch_size then counts rows"
         ),
     ] = False
+
+
+class ReasoningSFTOptions(SFTOptions):
+    """Also whether the learnt reasoning ends in the right answer."""
+
+    accuracy_prompts: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10_000,
+            description="Held-out prompts that each evaluation answers greedily, to report accuracy; 0: "
+            "none, since writing answers costs far more than reading them",
+        ),
+    ] = 0
+    max_new_tokens: Annotated[
+        int, Field(ge=1, le=8192, description="Longest answer that is written for accuracy")
+    ] = 256
+    answer_pattern: Annotated[Text, Field(description=ANSWER_PATTERN)] = ""
+
+    @model_validator(mode="after")
+    def _answer_pattern_compiles(self) -> Self:
+        if self.answer_pattern:
+            compiled("answer_pattern", self.answer_pattern)
+        return self
 
 
 class RLOptions(CausalLMOptions, ColumnOptions):
@@ -62,13 +90,7 @@ class RLOptions(CausalLMOptions, ColumnOptions):
     exact_weight: Annotated[
         float, Field(ge=0, le=100, description="Weight of the right final answer in the reward")
     ] = 1.0
-    answer_pattern: Annotated[
-        Text,
-        Field(
-            description="Regular expression that finds the final answer (its group, or all that it matches); "
-            "empty: the text after ####, else the last number"
-        ),
-    ] = ""
+    answer_pattern: Annotated[Text, Field(description=ANSWER_PATTERN)] = ""
     reward_pattern: Annotated[
         Text, Field(description="Regular expression that is rewarded wherever it is found in the completion")
     ] = ""
@@ -139,7 +161,7 @@ HF_REASONING_SFT = WorkloadInfo(
     regime=REGIME,
     metric="held-out cross-entropy of the solution, nats per token",
     forgetting=DRIFT,
-    options=SFTOptions,
+    options=ReasoningSFTOptions,
     defaults=SweepDefaults(
         ranks=[4, 16, 64],
         alphas=powers_of_two(4, 12),

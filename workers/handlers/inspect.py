@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from lora_alpha.catalog import workload_info
+from lora_alpha.curvature.memory import available_bytes
 from lora_alpha.spec import TrainSpec
-from lora_alpha.training.planner import pack_limit
+from lora_alpha.training.planner import MEMORY_SHARE, machine_memory_bytes, pack_limit
 from lora_alpha.workloads.inspection import inspect_workload
 from workers.context import JobContext
 from workers.handlers.pretrain import load_prepared
@@ -22,13 +25,24 @@ def run_inspection(context: JobContext) -> None:
     workload = load_prepared(context, name, options)
     context.commit(message="reading the model")
     found = inspect_workload(workload)
-    context.finish(result={**found, "memory": memory_estimate(name, options, found)})
+    memory = memory_estimate(name, options, found, num_workers=max(1, context.settings.workers))
+    free = available_bytes(torch.device(context.device))
+    least = memory["base_bytes"] + memory["bytes_per_configuration"]
+    warnings = list(found["warnings"])
+    if free is not None and least > free:
+        warnings.append(
+            f"one configuration needs about {least / 2**30:.1f} GiB and this worker has {free / 2**30:.1f} GiB "
+            "free: take bfloat16, a smaller batch, fewer max_tokens or gradient_checkpointing"
+        )
+    context.finish(result={**found, "memory": memory, "warnings": warnings})
 
 
-def memory_estimate(name: str, options: dict[str, Any], found: dict[str, Any]) -> dict[str, int]:
+def memory_estimate(
+    name: str, options: dict[str, Any], found: dict[str, Any], *, num_workers: int
+) -> dict[str, int]:
     """What a pack of this workload's default sweep takes, in bytes, with the largest of its default ranks.
 
-    An estimate from sizes in the model's configuration: good to a factor of about two.
+    An estimate from sizes in the model's configuration, in float32: good to a factor of about two.
     """
     info = workload_info(name)
     # A hub name says nothing about sizes; the folder that it was fetched to does.
@@ -38,7 +52,7 @@ def memory_estimate(name: str, options: dict[str, Any], found: dict[str, Any]) -
         workload=name, workload_options=known, steps=defaults.steps, batch_size=defaults.batch_size
     )
     need = info.footprint(known, dtype=train.dtype)
-    count = pack_limit(train)
+    count = pack_limit(train, memory_bytes=int(MEMORY_SHARE * machine_memory_bytes() / num_workers))
     adapters = found["adapter_parameters_per_rank"] * max(defaults.ranks) * BYTES_PER_ADAPTER_WEIGHT
     activations = train.batch_size * need.tokens_per_example * need.bytes_per_token
     base = need.base_bytes or 4 * found["parameters"]

@@ -5,12 +5,18 @@ Shapes: N configurations, B examples (packed rows where examples are packed) eac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lora_alpha.catalog.huggingface import SFTOptions
+from lora_alpha.catalog.huggingface import ReasoningSFTOptions, SFTOptions
+from lora_alpha.catalog.huggingface_options import compiled
 from lora_alpha.workloads.base import Batch
 from lora_alpha.workloads.huggingface.batching import (
     drawn_indices,
@@ -20,8 +26,13 @@ from lora_alpha.workloads.huggingface.batching import (
 )
 from lora_alpha.workloads.huggingface.causal_lm import CausalLMWorkload
 from lora_alpha.workloads.huggingface.corpus import Corpus
+from lora_alpha.workloads.huggingface.problems import problem
+from lora_alpha.workloads.huggingface.rewards import Rewards, final_answer
+from lora_alpha.workloads.huggingface.sampling import complete
 from lora_alpha.workloads.huggingface.sources import Roots
 from lora_alpha.workloads.huggingface.token_losses import check_packing, chosen_losses
+
+PROMPTS_AT_ONCE = 16
 
 
 class SFTWorkload(CausalLMWorkload):
@@ -70,6 +81,71 @@ class SFTWorkload(CausalLMWorkload):
 
 
 class ReasoningSFTWorkload(SFTWorkload):
-    """The same on worked solutions."""
+    """The same on worked solutions, with the accuracy of the final answers on request."""
 
     name = "hf-reasoning-sft"
+    options: ReasoningSFTOptions
+
+    def evaluate(self, model: nn.Module, *, num_configs: int) -> dict[str, Tensor]:
+        """Also ``accuracy`` (N,): the share of held-out prompts whose greedy answer ends in the right one."""
+        scores = super().evaluate(model, num_configs=num_configs)
+        if self.options.accuracy_prompts:
+            scores["accuracy"] = self._accuracy(model, num_configs=num_configs).to(scores["eval_loss"])
+        return scores
+
+    def _accuracy(self, model: nn.Module, *, num_configs: int) -> Tensor:
+        prompts, answers = self._questions
+        rewards = Rewards(answer_pattern=self._answer_pattern)
+        right = torch.zeros(num_configs)
+        # One prompt under every configuration at a time would idle; all at once would fill the memory.
+        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+            piece = slice(start, start + PROMPTS_AT_ONCE)
+            completions = complete(
+                model,
+                prompts[piece] * num_configs,
+                num_new=self.options.max_new_tokens,
+                end=self._tokenizer.eos_token_id,
+                draws_RS=None,
+            )
+            texts = self._tokenizer.batch_decode(completions.tokens, skip_special_tokens=True)
+            expected = answers[piece] * num_configs
+            met = [rewards.is_right(*pair) for pair in zip(texts, expected, strict=True)]
+            right += torch.tensor(met, dtype=torch.float32).view(num_configs, -1).sum(1)
+        return right / len(prompts)
+
+    @cached_property
+    def _questions(self) -> tuple[list[NDArray[np.int32]], list[str]]:
+        """Held-out prompts whose solution is whole and has a final answer, with that answer.
+
+        Raises:
+            InvalidSpec: If there are none.
+        """
+        examples, end = self.corpus.held_out, self._tokenizer.eos_token_id
+        prompts, answers = [], []
+        for index in range(len(examples)):
+            tokens, length = examples.example(index), int(examples.prompt_lengths[index])
+            text = self._tokenizer.decode(tokens[length:], skip_special_tokens=True)
+            answer = final_answer(text, self._answer_pattern)
+            if length > 0 and tokens[-1] == end and answer is not None:
+                prompts.append(tokens[:length])
+                answers.append(answer)
+            if len(prompts) == self.options.accuracy_prompts:
+                break
+        if not prompts:
+            raise problem(
+                "accuracy_prompts",
+                "no held-out solution is whole and has a final answer: raise max_tokens, or give "
+                "answer_pattern",
+            )
+        return prompts, answers
+
+    @property
+    def _answer_pattern(self) -> re.Pattern[str] | None:
+        pattern = self.options.answer_pattern
+        return compiled("answer_pattern", pattern) if pattern else None
+
+    def findings(self) -> dict[str, Any]:
+        """Also whether accuracy can be measured."""
+        if self.options.accuracy_prompts:
+            _ = self._questions
+        return super().findings()

@@ -98,6 +98,14 @@ def test_a_built_in_workload_can_be_inspected(store, settings):
     assert shown.result["num_targets"] == 5
 
 
+def test_a_model_that_does_not_fit_is_said_to(store, settings, options, monkeypatch):
+    monkeypatch.setattr("workers.handlers.inspect.available_bytes", lambda _: 1000)
+
+    warnings = inspect(store, settings, options).result["warnings"]
+
+    assert any("one configuration needs about" in warning for warning in warnings)
+
+
 def test_truncation_is_counted(store, settings, options):
     found = inspect(store, settings, {**options, "max_tokens": 27}).result
 

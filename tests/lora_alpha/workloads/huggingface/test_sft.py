@@ -261,3 +261,23 @@ def test_a_source_text_replaces_the_drift(prepared: Prepared, tmp_path: Any) -> 
         for w in windows
     ]
     assert abs(float(loss) - float(torch.cat(nats).mean())) < 1e-9
+
+
+def test_accuracy_counts_greedy_answers_that_end_right(prepared: Prepared) -> None:
+    workload = prepared(
+        "hf-reasoning-sft", kind="gpt2", accuracy_prompts=3, max_new_tokens=4, answer_pattern=".+"
+    )
+    model = adapted(workload, grid())
+    assert workload.evaluate(model, num_configs=4)["accuracy"].tolist() == [0.0] * 4
+
+    prompts, answers = workload._questions
+    assert len(prompts) == len(answers) == 3
+    repeated = torch.tensor(prompts[1]).long()[None].repeat(4, 1)
+    given = model.generate(
+        repeated, attention_mask=torch.ones_like(repeated), max_new_tokens=4, do_sample=False, pad_token_id=2
+    )
+    for config, tokens in enumerate(given):
+        text = workload._tokenizer.decode(tokens[len(prompts[1]) :], skip_special_tokens=True)
+        # What configuration `config` writes is made the right answer of the second prompt: a third is right.
+        workload._questions = (prompts, ["no", text, "no"])
+        assert workload.evaluate(model, num_configs=4)["accuracy"][config] == pytest.approx(1 / 3)
