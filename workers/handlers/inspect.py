@@ -31,8 +31,9 @@ def run_inspection(context: JobContext) -> None:
     warnings = list(found["warnings"])
     if free is not None and least > free:
         warnings.append(
-            f"one configuration needs about {least / 2**30:.1f} GiB and this worker has {free / 2**30:.1f} GiB "
-            "free: take bfloat16, a smaller batch, fewer max_tokens or gradient_checkpointing"
+            f"one configuration needs about {least / 2**30:.1f} GiB and this worker has "
+            f"{free / 2**30:.1f} GiB free: take bfloat16, a smaller batch, fewer max_tokens or "
+            "gradient_checkpointing"
         )
     context.finish(result={**found, "memory": memory, "warnings": warnings})
 
