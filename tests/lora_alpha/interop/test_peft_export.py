@@ -20,7 +20,7 @@ from lora_alpha.interop.peft_export import PeftAdapter, read_run_adapter, to_pef
 from lora_alpha.methods import METHODS
 from lora_alpha.models.packed import inject
 from lora_alpha.spec import Configuration
-from tests.tiny_models import TINY_MODELS
+from tests.tiny_models import PIXELS, TINY_MODELS
 
 # PEFT 0.21 reads an attribute that transformers 5.24 has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -34,8 +34,21 @@ def mlp() -> nn.Module:
     return nn.Sequential(*layers).double().requires_grad_(False)
 
 
-def causal_lm(name: str) -> nn.Module:
-    return TINY_MODELS[name](torch.float64).requires_grad_(False).eval()
+class Pairs(nn.Module):
+    """CLIP's similarities of two pictures and two texts, as a model of tokens alone."""
+
+    def __init__(self, clip: nn.Module) -> None:
+        super().__init__()
+        self.clip = clip
+        self.pixels = torch.randn(2, 3, PIXELS, PIXELS, generator=torch.Generator().manual_seed(2))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.clip(input_ids=tokens, pixel_values=self.pixels.double()).logits_per_image
+
+
+def transformer(name: str) -> nn.Module:
+    model = TINY_MODELS[name](torch.float64).requires_grad_(False).eval()
+    return Pairs(model) if name == "clip" else model
 
 
 def linears(model: nn.Module) -> list[str]:
@@ -83,10 +96,10 @@ def configuration(method: str, *, rank: int = 3, alpha: float = 16.0) -> Configu
 
 
 @pytest.mark.parametrize("method", LOW_RANK)
-@pytest.mark.parametrize("name", ["mlp", "llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("name", ["mlp", "llama", "qwen2", "gpt2", "bert", "clip"])
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
 def test_peft_gives_the_logits_of_the_run(name: str, method: str, tmp_path: Path) -> None:
-    model = mlp() if name == "mlp" else causal_lm(name)
+    model = mlp() if name == "mlp" else transformer(name)
     inputs = torch.randn(4, 12).double() if name == "mlp" else torch.arange(14).reshape(2, 7)
     adapter, expected = exported(model, inputs, configuration(method), tmp_path)
     before = model(inputs)
@@ -100,7 +113,7 @@ def test_peft_gives_the_logits_of_the_run(name: str, method: str, tmp_path: Path
 
 @pytest.mark.parametrize("method", ["lora", "rslora", "pissa"])
 def test_patterns_come_out_as_peft_patterns(method: str, tmp_path: Path) -> None:
-    model, inputs = causal_lm("llama"), torch.arange(14).reshape(2, 7)
+    model, inputs = transformer("llama"), torch.arange(14).reshape(2, 7)
     patterns = {"rank_pattern": {"q_proj": 5, "layers.1.mlp.up_proj": 2}, "alpha_pattern": {"v_proj": 7.5}}
     adapter, expected = exported(model, inputs, configuration(method), tmp_path, **patterns)
     torch.testing.assert_close(logits(model, inputs, tmp_path), expected, rtol=1e-9, atol=1e-9)
@@ -139,7 +152,7 @@ def test_full_fine_tuning_is_refused() -> None:
 
 
 def test_the_archive_holds_the_folder(tmp_path: Path) -> None:
-    adapter, _ = exported(causal_lm("llama"), torch.arange(4)[None], configuration("lora"), tmp_path)
+    adapter, _ = exported(transformer("llama"), torch.arange(4)[None], configuration("lora"), tmp_path)
     with (tmp_path / "a.zip").open("wb") as file:
         write_zip(adapter, file)
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
