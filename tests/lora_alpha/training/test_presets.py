@@ -9,10 +9,14 @@ from lora_alpha.training.engine import train_pack
 from lora_alpha.workloads.registry import load_workload
 
 
-def train(name, *, seed):
+def train(name, *, seed, wanted=lambda configuration: True):
     """Configurations of one seed, their results and their metrics (metric → (N, points))."""
     spec = resolve(preset(name).request)
-    configurations = [run.configuration for run in expand(spec) if run.configuration.seed == seed]
+    configurations = [
+        run.configuration
+        for run in expand(spec)
+        if run.configuration.seed == seed and wanted(run.configuration)
+    ]
     workload = load_workload(spec.train.workload, spec.train.workload_options)
     metrics, results = {}, None
     for event in train_pack(workload, spec.train, configurations):
@@ -47,3 +51,23 @@ def test_large_lr_diverges_where_larger_alpha_is_stable_but_worse_than_modest():
     drift = {point: float(np.nanmedian(ratio)) for point, (_, ratio) in by_point.items()}
     assert drift[1, 16] > 3 * drift[1, 1]
     assert drift[16, 1] < 1.5 * drift[1, 1]
+
+
+def test_no_schedule_beats_constant_alpha_but_a_held_norm_forgives_a_wrong_one():
+    chosen = {("constant", 512), ("constant", 4096), ("ramp 0.1→1 in 100", 512), ("ramp 8→1 in 100", 512)}
+    chosen |= {("hold update_norm 7", 512), ("hold update_norm 7", 4096)}
+    configurations, results, _ = train(
+        "alpha-over-time", seed=0, wanted=lambda c: (c.alpha_schedule.label, c.alpha) in chosen
+    )
+    losses = {
+        (c.alpha_schedule.label, c.alpha): result.final_loss
+        for c, result in zip(configurations, results, strict=True)
+    }
+    assert set(losses) == chosen
+    best = losses["constant", 512]
+    assert best < 1.02 * min(losses.values())
+    assert losses["ramp 0.1→1 in 100", 512] < 1.02 * best
+    assert losses["ramp 8→1 in 100", 512] > 1.04 * best
+    held = [losses["hold update_norm 7", alpha] for alpha in (512, 4096)]
+    assert max(held) / min(held) < 1.05
+    assert losses["constant", 4096] / best > 1.1
