@@ -226,8 +226,8 @@ PRESETS: dict[str, Preset] = {
             expect=(
                 "No. A ramp to the full α over the first 100 steps is as good as constant α; a ramp over "
                 "the whole run, or down from 8·α, costs 7 %. Holding the update norm where the best constant "
-                "α ends up costs about 1 %, but makes the α that one starts from nearly irrelevant: over five "
-                "octaves the loss moves by 3 %, with constant α by 16 %."
+                "α ends up costs about 1 %, but makes the α that one starts from nearly irrelevant: over "
+                "five octaves the loss moves by 3 %, with constant α by 16 %."
             ),
             page="dynamics",
             request=SweepRequest(
