@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from lora_alpha.spec import AlphaSchedule, Configuration, TrainSpec
 from lora_alpha.training.engine import train_pack
@@ -140,3 +141,37 @@ def test_a_diverged_configuration_disturbs_no_controller():
     np.testing.assert_array_equal(together["scale"][0], alone["scale"][0])
     np.testing.assert_array_equal(together["train_loss"][0], alone["train_loss"][0])
     assert np.isnan(together["scale"][1, -1])
+
+
+def test_alpha_over_time_with_B_rescaled_is_a_schedule_of_lr_B():
+    """Why B is left alone: divided by the change of s, α over time would be nothing new under Adam."""
+    generator = torch.Generator().manual_seed(0)
+    target, start_A = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((6, 5), (2, 5))
+    )
+    factors = [1.0 + 0.1 * step for step in range(30)]
+
+    def adam(rescaled: bool) -> list[float]:
+        A, B, scale = start_A.clone(), torch.zeros(6, 2, dtype=torch.float64), 1.5
+        moments = [[torch.zeros_like(A), torch.zeros_like(A)], [torch.zeros_like(B), torch.zeros_like(B)]]
+        losses, before = [], 1.0
+        for step, factor in enumerate(factors, 1):
+            change = factor / before if rescaled else 1.0
+            scale, B, before = scale * change, B / change, factor
+            moments[1] = [moments[1][0] * change, moments[1][1] * change**2]
+            residual = scale * B @ A - target
+            losses.append(float(residual.square().sum()))
+            gradients = (scale * B.T @ residual, scale * residual @ A.T)
+            lr_B, eps_B = (1e-2, 1e-8 * factor) if rescaled else (1e-2 * factor, 1e-8)
+            steps = []
+            for (mean, square), gradient, lr, eps in zip(
+                moments, gradients, (1e-2, lr_B), (1e-8, eps_B), strict=True
+            ):
+                mean.mul_(0.9).add_(0.1 * gradient)
+                square.mul_(0.999).add_(0.001 * gradient**2)
+                root = (square / (1 - 0.999**step)).sqrt()
+                steps.append(lr * mean / (1 - 0.9**step) / (root + eps))
+            A, B = A - steps[0], B - steps[1]
+        return losses
+
+    np.testing.assert_allclose(adam(rescaled=True), adam(rescaled=False), rtol=1e-12)
