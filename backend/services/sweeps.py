@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from backend.pages import decode_cursor, encode_cursor
+from backend.services import start_adapters
 from backend.services.adaptive import first_stage
 from backend.services.estimates import measured_seconds
 from backend.services.packs import add_runs, count_workers
@@ -21,7 +22,6 @@ from backend.store.sweeps import find_sweep
 from backend.store.tables import IdempotencyRow, SweepRow
 from lora_alpha.catalog.resolve import resolve
 from lora_alpha.errors import Conflict, InvalidSpec
-from lora_alpha.interop.peft_import import check_sweep, find_folder, read_peft_folder
 from lora_alpha.schemas import FieldError, Page, ScaleRow, Sweep, SweepPatch, SweepPlan, SweepRequest
 from lora_alpha.spec import RunSpec, SweepSpec, expand
 from lora_alpha.training.planner import estimate_seconds, plan_packs
@@ -33,7 +33,7 @@ def plan(store: Store, settings: Settings, request: SweepRequest, *, now: float)
     """What a request would run and how long that takes; an invalid request lists all its problems."""
     try:
         spec = resolve(request)
-        _check_start(spec, settings)
+        start_adapters.check(spec, settings)
     except InvalidSpec as error:
         return SweepPlan(
             valid=False,
@@ -71,7 +71,7 @@ def create(store: Store, settings: Settings, request: SweepRequest, *, key: str 
         Conflict: If ``key`` was used with another body.
     """
     spec = resolve(request)
-    _check_start(spec, settings)
+    spec = start_adapters.keep(spec, settings)
     body_hash = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
     try:
         return _create(store, settings, spec, key=key, body_hash=body_hash, now=now)
@@ -180,12 +180,6 @@ def _create(
             now=now,
         )
         return show_sweep(session, row, now=now)
-
-
-def _check_start(spec: SweepSpec, settings: Settings) -> None:
-    if spec.train.init_adapter is not None:
-        folder = find_folder(spec.train.init_adapter, roots=settings.roots)
-        check_sweep(read_peft_folder(folder), spec)
 
 
 def _known(session: Session, key: str | None, body_hash: str) -> SweepRow | None:

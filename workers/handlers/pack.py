@@ -40,7 +40,7 @@ def run_pack(context: JobContext) -> None:
         train,
         configurations,
         device=torch.device(context.device),
-        start=read_start(train.init_adapter, roots=context.settings.roots),
+        start=read_start(train.init_adapter, settings=context.settings),
         resume=_resume(context),
         wants_checkpoint=context.wants_checkpoint,
     )

@@ -51,7 +51,7 @@ def run_probe_job(context: JobContext) -> None:
     workload = load_prepared(context, point.workload, point.workload_options)
     device, dtype = torch.device(context.device), DTYPES[spec.dtype]
     if point.adapter is None:
-        start = read_start(point.init_adapter, roots=context.settings.roots)
+        start = read_start(point.init_adapter, settings=context.settings)
         tensors = tensors_at_start(workload, point.configuration, device=device, dtype=dtype, start=start)
     else:
         tensors = _read_adapter(point.adapter)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from backend.services.start_adapters import starts_folder
+from backend.settings import Settings
 from lora_alpha.interop.peft_import import find_folder, read_peft_folder
 
 
-def read_start(name: str | None, *, roots: list[Path]) -> Mapping[str, Mapping[str, Tensor]] | None:
-    """Layer → tensors of the adapter folder ``name``; None for None.
+def read_start(name: str | None, *, settings: Settings) -> Mapping[str, Mapping[str, Tensor]] | None:
+    """Layer → tensors of the kept adapter ``name``; None for None.
 
     Raises:
-        InvalidSpec: If the folder is missing, outside the roots or no adapter to start from.
+        InvalidSpec: If it is gone.
     """
     if name is None:
         return None
-    adapter = read_peft_folder(find_folder(name, roots=roots))
+    adapter = read_peft_folder(find_folder(name, roots=[starts_folder(settings)]))
     return {
         path: {kind: torch.from_numpy(array) for kind, array in parts.items()}
         for path, parts in adapter.layers.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 import zipfile
@@ -17,6 +18,7 @@ from backend.services import adapters, runs, sweeps
 from backend.settings import Settings
 from backend.store.engines import open_store
 from backend.store.jobs import claim_job
+from backend.store.sweeps import find_sweep
 from lora_alpha.curvature.points import tensors_at_start
 from lora_alpha.errors import InvalidSpec
 from lora_alpha.schemas import SweepRequest
@@ -101,7 +103,11 @@ def test_an_exported_run_is_a_starting_point_for_every_alpha(store, settings, tm
 def test_a_probe_before_training_sees_the_imported_start(store, settings):
     (first,) = train(store, settings, ranks=[2], alphas=[64])
     folder = unpack(store, settings, first.id, settings.home / "models" / "first")
-    given = read_start(str(folder), roots=settings.roots)
+    later_runs = train(store, settings, ranks=[2], alphas=[256], steps=1, init_adapter=str(folder))
+    shutil.rmtree(folder)  # the sweep keeps its own copy
+    with store.read() as session:
+        spec = find_sweep(session, later_runs[0].sweep_id).spec
+    given = read_start(spec["train"]["init_adapter"], settings=settings)
     workload = load_workload("mlp", OPTIONS)
     later = Configuration(method="lora", rank=2, alpha=256, lr=1e-3)
     tensors = tensors_at_start(workload, later, device=torch.device("cpu"), dtype=torch.float32, start=given)
