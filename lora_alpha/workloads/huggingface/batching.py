@@ -41,10 +41,10 @@ def drawn_indices(seeds: Sequence[int], *, step: int, count: int, num_examples: 
     return np.array(rows, dtype=np.int64)
 
 
-@lru_cache(maxsize=256)
-def _order(seed: int, epoch: int, num_examples: int) -> NDArray[np.int64]:
+@lru_cache(maxsize=64)  # two epochs of a large pack's seeds
+def _order(seed: int, epoch: int, num_examples: int) -> NDArray[np.int32]:
     draws = uniforms([seed], step=epoch, count=num_examples, stream=ORDER_STREAM)[0]
-    return np.argsort(draws, kind="stable").astype(np.int64)
+    return np.argsort(draws, kind="stable").astype(np.int32)
 
 
 def padded_rows(examples: TokenSet, chosen: Iterable[int]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lora_alpha.catalog.huggingface_options import CausalLMOptions, ColumnOptions, DataOptions
 from lora_alpha.workloads.base import Progress
@@ -177,39 +178,44 @@ def _source_path(name: str, roots: Roots) -> Path:
 
 def _make(options: Any, files: DataFiles, *, tokenizer: Any) -> Making:
     split = split_rows(options, files, tokenizer=tokenizer)
-    sets, cuts, lengths, prompts = {}, {}, [], []
+    sets: dict[str, TokenSet] = {}
+    lengths: list[int] = []
+    prompts: list[int] = []
+    num_cut = num_dropped = 0
     total = len(split.train) + len(split.held_out)
     done = 0
     for name, examples in (("train", split.train), ("held_out", split.held_out)):
-        encoded: list[tuple[list[int], int]] = []
+        kept: list[tuple[NDArray[np.int32], int]] = []
+        first = len(prompts)
         for start in range(0, len(examples), BLOCK):
             yield Progress("tokenising", done + start, total)
-            encoded += encode(examples[start : start + BLOCK], tokenizer)
+            encoded = encode(examples[start : start + BLOCK], tokenizer)
+            lengths += [len(tokens) for tokens, _ in encoded]
+            prompts += [length for _, length in encoded]
+            if split.rendering.is_text:
+                pieces = cut_windows(encoded, max_tokens=options.max_tokens)
+            else:
+                pieces, cut = cut_examples(encoded, max_tokens=options.max_tokens)
+                num_cut += cut.num_cut
+                num_dropped += cut.num_dropped
+            # A list of numbers takes nine times the memory.
+            kept += [(np.array(tokens, dtype=np.int32), length) for tokens, length in pieces]
         done += len(examples)
-        lengths += [len(tokens) for tokens, _ in encoded]
-        prompts += [length for _, length in encoded]
-        if split.rendering.is_text:
-            kept = cut_windows(encoded, max_tokens=options.max_tokens)
-            num_cut = num_dropped = 0
-        else:
-            kept, cut = cut_examples(encoded, max_tokens=options.max_tokens)
-            num_cut, num_dropped = cut.num_cut, cut.num_dropped
         if not kept:
             side = "held-out" if name == "held_out" else "training"
             raise problem(
                 "max_tokens",
-                f"got {options.max_tokens}: each of the {len(encoded)} {side} prompts fills it, nothing is "
-                f"left to learn: raise it (the shortest has {min(n for _, n in encoded)} tokens)",
+                f"got {options.max_tokens}: each of the {len(examples)} {side} prompts fills it, nothing is "
+                f"left to learn: raise it (the shortest has {min(prompts[first:])} tokens)",
             )
         sets[name] = TokenSet.of(kept)
-        cuts[name] = (num_cut, num_dropped)
     yield Progress("tokenising", total, total)
-    first = split.train[0]
+    shown = split.train[0]
     facts = {
         "rows": split.num_rows,
         "columns": list(split.columns),
         "rendering": split.rendering.describe,
-        "sample": {"prompt": first.prompt[:QUOTED_CHARS], "completion": first.completion[:QUOTED_CHARS]},
+        "sample": {"prompt": shown.prompt[:QUOTED_CHARS], "completion": shown.completion[:QUOTED_CHARS]},
         "held_out_by": split.how,
         "num_train": len(sets["train"]),
         "num_held_out": len(sets["held_out"]),
@@ -217,8 +223,8 @@ def _make(options: Any, files: DataFiles, *, tokenizer: Any) -> Making:
         "tokens_p95": float(np.percentile(lengths, 95)),
         "tokens_max": int(np.max(lengths)),
         "prompt_tokens_mean": float(np.mean(prompts)),
-        "num_truncated": sum(cut for cut, _ in cuts.values()),
-        "num_dropped": sum(dropped for _, dropped in cuts.values()),
+        "num_truncated": num_cut,
+        "num_dropped": num_dropped,
         "is_text": split.rendering.is_text,
     }
     return sets, facts

@@ -57,6 +57,13 @@ def find_targets(model: nn.Module, targets: str, *, skipped: str = "") -> list[s
         if not found:
             raise problem("targets", f"the expression {targets!r} matches no linear layer: {_known(linear)}")
         return found
+    output = next((name for name, module in model.named_modules() if module is output_layer(model)), None)
+    if output is not None and any(_is(output, name) for name in names):
+        raise problem(
+            "targets",
+            f"{output} is the output layer: its logits are made for the scored tokens alone, and it often is "
+            "the embedding as well; leave it out",
+        )
     unmatched = [name for name in names if not any(_is(layer, name) for layer in linear)]
     if unmatched:
         raise problem("targets", f"no linear layer is called {', '.join(unmatched)}: {_known(linear)}")

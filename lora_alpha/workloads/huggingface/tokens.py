@@ -9,7 +9,6 @@ tokenizer's end-of-text token; conversations end as their template has it.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -57,12 +56,12 @@ class TokenSet:
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
 
     @classmethod
-    def of(cls, examples: Iterable[tuple[Sequence[int], int]]) -> TokenSet:
+    def of(cls, examples: Iterable[tuple[Sequence[int] | NDArray[np.int32], int]]) -> TokenSet:
         """From (tokens, prompt length) of each example."""
-        pairs = list(examples)
+        pairs = [(np.asarray(tokens, dtype=np.int32), length) for tokens, length in examples]
         lengths = [len(tokens) for tokens, _ in pairs]
         return cls(
-            tokens=np.array(list(itertools.chain.from_iterable(t for t, _ in pairs)), dtype=np.int32),
+            tokens=np.concatenate([tokens for tokens, _ in pairs] or [np.zeros(0, dtype=np.int32)]),
             offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             prompt_lengths=np.array([length for _, length in pairs], dtype=np.int32),
         )
@@ -77,7 +76,6 @@ class Cut:
 
     num_cut: int = 0
     num_dropped: int = 0
-    shortest_prompt: int = 0
 
 
 def encode(examples: Sequence[Example], tokenizer: Any) -> list[tuple[list[int], int]]:
@@ -110,7 +108,6 @@ def cut_examples(
     return kept, Cut(
         num_cut=sum(len(tokens) > max_tokens for tokens, length in encoded if max(1, length) < max_tokens),
         num_dropped=len(encoded) - len(kept),
-        shortest_prompt=min((length for _, length in encoded), default=0),
     )
 
 

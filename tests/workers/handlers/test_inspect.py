@@ -225,6 +225,7 @@ WRONG: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str]] = {
         "targets",
         r"matches no linear layer: there are q_proj",
     ),
+    "output layer as target": (spoil(targets="lm_head"), "targets", r"lm_head is the output layer"),
     "rank pattern matches nothing": (
         spoil(rank_pattern={"query": 4}),
         "rank_pattern",
