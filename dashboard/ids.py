@@ -40,6 +40,7 @@ ADVICE_LR = "advice-lr"
 ALPHA_VS_LR = "alpha-vs-lr"
 COLLAPSE = "collapse-figure"
 EXTEND = "extend-button"
+EXTEND_LRS = "extend-lrs-button"
 
 NOTES_NAME = "notes-name"
 NOTES_TAGS = "notes-tags"

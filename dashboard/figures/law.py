@@ -26,6 +26,7 @@ RULES: dict[str, Callable[[float], float]] = {
     "α = 2r": lambda rank: 2 * rank,
     "α = 256√r": lambda rank: 256 * math.sqrt(rank),
 }
+MAX_BANDS = 2  # laws
 SLOPES = {"slope 0": 0.0, "slope ½": 0.5, "slope 1": 1.0}
 
 
@@ -45,14 +46,19 @@ def law_figure(
         return empty(theme, "No optimum yet: a rank needs at least three finished values of α.")
     target = "α*" if drawn[0].target == "alpha" else "η*"
     ranks = sorted({optimum.rank for law in drawn for optimum in law.optima})
+    # Bands and basins of many laws hide each other; a line and its points side by side are readable.
+    crowded = len(drawn) > MAX_BANDS
     data: list[dict[str, Any]] = []
     if rules:
         data += _references(drawn[0], ranks, theme)
     for index, law in enumerate(drawn):
         colour = CATEGORICAL[index % len(CATEGORICAL)]
         name = names[index] if index < len(names) else law_name(law, drawn)
-        data += _band(law, colour, name)
-        data += _points(law, colour, SYMBOLS[index % len(SYMBOLS)], name, theme)
+        shift = 2.0 ** (0.09 * (index - (len(drawn) - 1) / 2)) if crowded else 1.0
+        own = _band(law, colour, name, band=not crowded)
+        own += [] if crowded else [_basins(law.optima, colour)]
+        own += _points(law, colour, SYMBOLS[index % len(SYMBOLS)], name, theme, shift=shift)
+        data += _joined(own, law, name) if crowded else own
     values = [bound for law in drawn for o in law.optima for bound in (o.value, o.basin_low, o.basin_high)]
     low, high = min(values) / 2.2, max(values) * 2.2
     span: dict[str, Any] = {"range": [math.log10(low), math.log10(high)]}
@@ -79,17 +85,27 @@ def law_name(law: LawItem, among: Sequence[LawItem]) -> str:
     return ", ".join(parts) or "measured"
 
 
-def _points(law: LawItem, colour: str, symbol: str, name: str, theme: Theme) -> list[dict[str, Any]]:
+def _joined(traces: list[dict[str, Any]], law: LawItem, name: str) -> list[dict[str, Any]]:
+    """One legend entry for everything of a law: its line, or its points where there is none."""
+    shared = {"legendgroup": traces[0]["name"]}
+    own_name = {} if law.fit is not None else {"name": f"{name}: no law"}
+    return [trace | shared | own_name | {"showlegend": place == 0} for place, trace in enumerate(traces)]
+
+
+def _points(
+    law: LawItem, colour: str, symbol: str, name: str, theme: Theme, *, shift: float
+) -> list[dict[str, Any]]:
+    """Optima with intervals; ``shift`` moves them aside along the rank axis."""
     inside = [optimum for optimum in law.optima if not optimum.censored]
     censored = [optimum for optimum in law.optima if optimum.censored]
-    traces: list[dict[str, Any]] = [_basins(law.optima, colour)]
+    traces: list[dict[str, Any]] = []
     if inside:
         traces.append(
             {
                 "type": "scatter",
                 "mode": "markers",
                 "name": f"{name}: best per rank",
-                "x": [optimum.rank for optimum in inside],
+                "x": [optimum.rank * shift for optimum in inside],
                 "y": [optimum.value for optimum in inside],
                 "error_y": {
                     "type": "data",
@@ -115,7 +131,7 @@ def _points(law: LawItem, colour: str, symbol: str, name: str, theme: Theme) -> 
                 "type": "scatter",
                 "mode": "markers+text",
                 "name": f"{name}: censored",
-                "x": [optimum.rank for optimum in censored],
+                "x": [optimum.rank * shift for optimum in censored],
                 "y": [optimum.value for optimum in censored],
                 "marker": {"symbol": f"{symbol}-open", "size": 11, "color": colour, "line": {"width": 2}},
                 "text": [{"low_edge": "↓", "high_edge": "↑"}.get(o.censored, "↕") for o in censored],
@@ -146,11 +162,11 @@ def _basins(optima: Sequence[OptimumItem], colour: str) -> dict[str, Any]:
     }
 
 
-def _band(law: LawItem, colour: str, name: str) -> list[dict[str, Any]]:
+def _band(law: LawItem, colour: str, name: str, *, band: bool) -> list[dict[str, Any]]:
     if law.band is None or law.fit is None:
         return []
     traces: list[dict[str, Any]] = []
-    if law.band.low:
+    if law.band.low and band:
         traces.append(
             {
                 "type": "scatter",

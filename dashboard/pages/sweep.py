@@ -13,7 +13,7 @@ from dashboard import ids
 from dashboard.address import read_view, write_view
 from dashboard.components.parts import badge, note, notes
 from dashboard.connection import Connect
-from dashboard.pages import sweep_law, sweep_notes, sweep_runs, sweep_training
+from dashboard.pages import sweep_equivalence, sweep_law, sweep_notes, sweep_runs, sweep_training
 from dashboard.pages.presets import preset_note
 from dashboard.pages.sweeps import time_left
 from lora_alpha.errors import LoraAlphaError
@@ -53,7 +53,7 @@ def layout(sweep_id: str, search: str | None, connect: Connect) -> Component:
         "convergence": sweep_training.convergence_panel(sweep, view),
         "map": sweep_training.map_panel(sweep, view),
         "law": sweep_law.law_panel(sweep, view),
-        "equivalence": sweep_law.equivalence_panel(),
+        "equivalence": sweep_equivalence.equivalence_panel(),
         "runs": sweep_runs.runs_panel(),
         "export": sweep_runs.export_panel(sweep),
         "notes": sweep_notes.notes_panel(sweep),
@@ -113,6 +113,7 @@ def register(app: Dash, connect: Connect) -> None:
 
     sweep_training.register(app, connect)
     sweep_law.register(app, connect)
+    sweep_equivalence.register(app, connect)
     sweep_runs.register(app, connect)
     sweep_notes.register(app, connect)
 

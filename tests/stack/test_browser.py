@@ -5,28 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 sys.path.insert(0, str(Path(__file__).parent))
+from browsing import open_page  # noqa: E402
 from conftest import Stack  # noqa: E402
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 REQUEST = {
     "name": "three ranks",
     "workload": "mlp",
@@ -42,26 +33,8 @@ REQUEST = {
 
 @pytest.fixture(scope="module")
 def page(stack: Stack) -> Iterator[Page]:
-    """A page whose console must stay clean and whose requests must stay on this machine."""
-    problems: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
-        context = browser.new_context(viewport={"width": 1400, "height": 950}, color_scheme="light")
-        opened = context.new_page()
-        opened.set_default_timeout(30_000)
-        opened.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-        opened.on("pageerror", lambda error: problems.append(str(error)))
-        opened.on(
-            "request",
-            lambda request: (
-                None
-                if request.url.startswith((stack.address, "data:", "blob:"))
-                else problems.append(f"left this machine: {request.url}")
-            ),
-        )
+    with open_page(stack.address) as opened:
         yield opened
-        browser.close()
-    assert problems == []
 
 
 @pytest.fixture(scope="module")

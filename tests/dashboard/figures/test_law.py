@@ -55,3 +55,13 @@ def test_censored_optima_are_hollow_and_say_so() -> None:
 
 def test_references_can_be_hidden() -> None:
     assert named(law_figure(laws(), LIGHT, rules=False), "slope") == []
+
+
+def test_many_laws_stand_side_by_side_with_one_legend_entry_each() -> None:
+    figure = law_figure([laws()[0]] * 3, LIGHT, names=["one", "two", "three"])
+    assert named(figure, "95 % band") == named(figure, "within 2 %") == []
+    assert [len([t for t in named(figure, name) if t["showlegend"]]) for name in ("one", "two", "three")] == [
+        1
+    ] * 3
+    first, middle, last = (named(figure, f"{name}: best")[0]["x"][0] for name in ("one", "two", "three"))
+    assert first < middle == 1 < last
