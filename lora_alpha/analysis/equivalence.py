@@ -77,7 +77,8 @@ def _compare(method: str, rank: int, cells: Sequence[CellStats], margin: float) 
         reason = f"{len(seeds)} seed in common: needs at least 2, better 3"
     else:
         pairs = np.array([[by_alpha.losses[seed], by_lr.losses[seed]] for seed in seeds])
-        relative = (pairs[:, 0] - pairs[:, 1]) / pairs.mean()
+        # Losses of exactly 0 (a reward fully earned) differ by 0 of whatever they are measured in.
+        relative = (pairs[:, 0] - pairs[:, 1]) / (pairs.mean() or 1.0)
         difference, low, high, verdict = _verdict(relative, margin)
         reason = _sentence(verdict, difference, low, high, margin)
     return Equivalence(

@@ -30,7 +30,8 @@ RIVALS: dict[str, tuple[float, str]] = {
 class RuleCost:
     """A rule at one rank: the α it asks for and what it costs against the best measured α.
 
-    ``cost`` is loss / best loss - 1; None if that α was not measured (never interpolated) or diverged.
+    ``cost`` is loss / best loss - 1; None if that α was not measured (never interpolated) or diverged, or if
+    the best loss is 0 (a reward fully earned) and this one is not.
     """
 
     rule: str
@@ -110,5 +111,11 @@ def _cost(rule: str, rank: int, alpha: float, cells: Sequence[CellStats], best: 
         diverged=match is not None and match.num_diverged > 0,
         loss=loss,
         best_loss=best,
-        cost=None if loss is None else loss / best - 1,
+        cost=_relative(loss, best),
     )
+
+
+def _relative(loss: float | None, best: float) -> float | None:
+    if loss is None or (best == 0 and loss > 0):
+        return None
+    return 0.0 if loss == best else loss / best - 1

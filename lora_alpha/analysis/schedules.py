@@ -110,7 +110,8 @@ def _compare(
         reason = f"{len(seeds)} seed in common: needs at least 2, better 3"
     else:
         pairs = np.array([[best.losses[seed], reference.losses[seed]] for seed in seeds])
-        relative = (pairs[:, 0] - pairs[:, 1]) / pairs.mean()
+        # Losses of exactly 0 (a reward fully earned) differ by 0 of whatever they are measured in.
+        relative = (pairs[:, 0] - pairs[:, 1]) / (pairs.mean() or 1.0)
         difference, low, high, verdict = _verdict(relative, margin, num_schedules)
         reason = f"{difference:+.1%} ({low:+.1%} to {high:+.1%}) against the best constant α"
     first = cells[0]

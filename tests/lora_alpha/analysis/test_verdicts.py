@@ -109,6 +109,27 @@ def test_rules_cost_what_was_measured_and_nothing_else() -> None:
     assert missing.cost is None
 
 
+def test_a_loss_of_zero_has_no_relative_cost() -> None:
+    cells = make_cells(
+        RunOutcome("lora", 4, alpha, alpha / 4, LR, 0, "finished", loss)
+        for alpha, loss in {4.0: 0.5, 8.0: 0.25, 32.0: 0.0}.items()
+    )
+    costs = {cost.rule: cost.cost for cost in rule_costs(cells, method="lora", lr=LR)}
+    assert costs["α = 32"] == 0.0
+    assert costs["α = r"] is None
+
+
+def test_two_routes_to_a_loss_of_zero_are_equivalent() -> None:
+    outcomes = [
+        RunOutcome("lora", 4, alpha, alpha / 4, lr, seed, "finished", 0.0 if alpha * lr > 0.05 else 0.5)
+        for alpha in (4.0, 64.0)
+        for lr in (LR, 16 * LR)
+        for seed in range(3)
+    ]
+    (verdict,) = compare_routes(make_cells(outcomes))
+    assert (verdict.verdict, verdict.difference) == ("equivalent", 0.0)
+
+
 def test_the_rival_that_planted_the_law_wins() -> None:
     for exponent, winner in ((0.5, "√r"), (0.0, "constant α"), (1.0, "α ∝ r")):
         cells = planted_cells(
