@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from lora_alpha.interop.callback import LoraAlphaCallback
 from lora_alpha.interop.callback_layers import DriftWatch, adapted_layers, describe
@@ -186,6 +186,19 @@ def test_training_ends_in_time_and_unharmed_without_a_service(
     assert trainer.state.global_step == STEPS
     assert len(list(tmp_path.glob("lora_alpha-*.jsonl"))) == 1
     assert "lora-alpha ingest" in caplog.text
+
+
+def test_of_several_processes_the_first_sends(loopback: Any, tmp_path: Path) -> None:
+    other = callback(loopback)
+    state = TrainerState(is_world_process_zero=False, max_steps=STEPS)
+    control = TrainerControl()
+    given = TrainingArguments(**arguments(tmp_path))
+    other.on_train_begin(given, state, control, model=adapted())
+    other.on_pre_optimizer_step(given, state, control)
+    other.on_optimizer_step(given, state, control)
+    other.on_log(given, state, control, logs={"loss": 1.0})
+    other.on_train_end(given, state, control)
+    assert loopback.runs() == []
 
 
 def test_a_run_that_cannot_be_described_trains_unwatched(

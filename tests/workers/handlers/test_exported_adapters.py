@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from backend.services import adapters, runs, sweeps
@@ -24,7 +23,8 @@ from lora_alpha.errors import InvalidSpec
 from lora_alpha.schemas import SweepRequest
 from lora_alpha.spec import Configuration
 from lora_alpha.workloads.registry import load_workload
-from tests.tiny_folders import write_jsonl, write_model
+from tests.tiny_encoders import write_bare_bert
+from tests.tiny_folders import write_jsonl
 from workers.context import JobContext
 from workers.handlers.pack import run_pack
 from workers.handlers.start import read_start
@@ -120,11 +120,7 @@ def test_a_probe_before_training_sees_the_imported_start(store, settings):
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")
 @pytest.mark.parametrize("method", ["lora", "pissa", "dora"])
 def test_a_classifiers_new_head_is_exported_with_it(store, settings, tmp_path, method):
-    folder = settings.home / "models" / "bert"
-    write_model(folder, "bert")
-    weights = load_file(folder / "model.safetensors")
-    bare = {name: tensor for name, tensor in weights.items() if not name.startswith("classifier")}
-    save_file(bare, folder / "model.safetensors", metadata={"format": "pt"})
+    folder = write_bare_bert(settings.home / "models" / "bert")
     rows = [{"text": f"{'good' if n % 2 else 'bad'} {n}", "label": n % 2} for n in range(40)]
     options = {
         "model": str(folder),

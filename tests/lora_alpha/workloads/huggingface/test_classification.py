@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, DebertaV2Config, DebertaV2Model
 
@@ -17,6 +17,7 @@ from lora_alpha.spec import Configuration, TrainSpec
 from lora_alpha.training.engine import train_pack
 from lora_alpha.training.records import PackFinished
 from lora_alpha.workloads.registry import load_workload
+from tests.tiny_encoders import write_bare_bert
 from tests.tiny_folders import NUM_TOKENS, byte_tokenizer, write_jsonl, write_model
 
 CPU = torch.device("cpu")
@@ -31,17 +32,9 @@ def rows(count: int = 60) -> list[dict[str, Any]]:
     ]
 
 
-def without_head(folder: Path) -> Path:
-    """The folder as a pretrained encoder's is: no classifier in it."""
-    tensors = load_file(folder / "model.safetensors")
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier")}
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
 @pytest.fixture(scope="session")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return without_head(write_model(tmp_path_factory.mktemp("bert") / "model", "bert"))
+    return write_bare_bert(tmp_path_factory.mktemp("bert") / "model")
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +83,12 @@ def train(workload: Any, members: list[Configuration], **changes: Any) -> PackFi
     return finished
 
 
-@pytest.mark.parametrize("kind", ["bert", "deberta"])
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("llama") / "model", "llama")
+
+
+@pytest.mark.parametrize("kind", ["bert", "deberta", "llama"])
 def test_the_held_out_loss_falls(prepared: Callable[..., Any], kind: str, request: Any) -> None:
     workload = prepared(model=str(request.getfixturevalue(kind)))
     finished = train(workload, configurations())
@@ -100,7 +98,7 @@ def test_the_held_out_loss_falls(prepared: Callable[..., Any], kind: str, reques
         assert 0 < result.forgetting < 10
 
 
-@pytest.mark.parametrize("kind", ["bert", "deberta"])
+@pytest.mark.parametrize("kind", ["bert", "deberta", "llama"])
 def test_a_pack_trains_as_one_at_a_time_does(prepared: Callable[..., Any], kind: str, request: Any) -> None:
     options = {"model": str(request.getfixturevalue(kind))}
     exact = {"steps": 6, "dtype": "float64"}

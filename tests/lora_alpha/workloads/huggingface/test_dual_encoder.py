@@ -7,14 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 from pyarrow import parquet
 from torch.nn import functional as F
-from transformers import CLIPConfig, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from lora_alpha.errors import InvalidSpec
@@ -23,53 +21,20 @@ from lora_alpha.spec import Configuration, TrainSpec
 from lora_alpha.training.engine import train_pack
 from lora_alpha.training.records import PackFinished
 from lora_alpha.workloads.registry import load_workload
-from tests.tiny_folders import NUM_TOKENS, byte_tokenizer, write_jsonl, write_model
+from tests.tiny_encoders import picture, write_clip, write_pictures
+from tests.tiny_folders import write_jsonl, write_model
 
 CPU = torch.device("cpu")
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 230), "grey": (120, 120, 120)}
-
-
-def picture(number: int) -> tuple[Image.Image, str]:
-    """A square of one of four colours, a little different each time, with its caption."""
-    name = list(COLOURS)[number % 4]
-    noise = np.random.default_rng(number).integers(-20, 20, (20 + number % 5, 16, 3))
-    pixels = np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8)
-    return Image.fromarray(pixels), f"a {name} square"
 
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clip") / "model"
-    tower = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "projection_dim": 16,
-    }
-    text = {"vocab_size": NUM_TOKENS, "max_position_embeddings": 32, "bos_token_id": 0, "eos_token_id": 1}
-    torch.manual_seed(0)
-    config = CLIPConfig(
-        text_config={**tower, **text},
-        vision_config={**tower, "image_size": 8, "patch_size": 4},
-        projection_dim=16,
-    )
-    CLIPModel(config).save_pretrained(folder)
-    byte_tokenizer(bos=True).save_pretrained(folder)
-    size = {"size": {"shortest_edge": 8}, "crop_size": {"height": 8, "width": 8}}
-    CLIPImageProcessorPil(**size).save_pretrained(folder)
-    return folder
+    return write_clip(tmp_path_factory.mktemp("clip") / "model")
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    (tmp_path / "data" / "pictures").mkdir(parents=True)
-    rows = []
-    for number in range(48):
-        image, caption = picture(number)
-        image.save(tmp_path / "data" / "pictures" / f"{number}.png")
-        rows.append({"image": f"pictures/{number}.png", "caption": caption})
-    return write_jsonl(tmp_path / "data" / "pairs.jsonl", rows)
+    return write_pictures(tmp_path / "data")
 
 
 @pytest.fixture
