@@ -1,4 +1,4 @@
-"""Takes the pictures in ``docs/screenshots`` from a running service that holds the demo's sweeps.
+"""Takes the pictures in ``docs/screenshots`` from a running service with the sweeps of demo and presets.
 
 ``python docs/screenshots.py http://127.0.0.1:8050`` needs Chromium and Playwright.
 """
@@ -11,11 +11,15 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
+from lora_alpha.catalog.presets import PRESETS
 from lora_alpha.client import Client
 
 FOLDER = Path(__file__).parent / "screenshots"
 SIZE = {"width": 1440, "height": 900}
 DEMO = "Demo: synthetic flagship"
+ROUTES, SUPPRESSION, SCHEDULES = (
+    PRESETS[name].request.name for name in ("alpha-vs-lr", "spectral-suppression", "alpha-over-time")
+)
 
 
 def main(address: str, names: list[str]) -> None:
@@ -23,7 +27,7 @@ def main(address: str, names: list[str]) -> None:
     FOLDER.mkdir(exist_ok=True)
     with Client(address) as client:
         sweeps = {sweep.name: sweep.id for sweep in client.sweeps().items}
-    demo = sweeps[DEMO]
+    demo = sweeps.get(DEMO, "")
     pages = {
         "sweeps": "/",
         "new-sweep": "/new?workload=mlp",
@@ -34,8 +38,9 @@ def main(address: str, names: list[str]) -> None:
         "equivalence": f"/sweep/{demo}?tab=equivalence",
         "runs": f"/sweep/{demo}?tab=runs",
         "laws": "/laws",
-        "dynamics": "/dynamics",
-        "curvature": "/curvature",
+        "dynamics": f"/dynamics?sweep={sweeps.get(ROUTES, '')}&tab=routes",
+        "curvature": f"/curvature?sweep={sweeps.get(SUPPRESSION, '')}&tab=suppression",
+        "schedules": f"/dynamics?sweep={sweeps.get(SCHEDULES, '')}&tab=schedules",
         "workers": "/workers",
     }
     with sync_playwright() as playwright:

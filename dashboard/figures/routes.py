@@ -263,6 +263,7 @@ def _heading(text: str, x: float, theme: Theme) -> dict[str, Any]:
         "yref": "paper",
         "x": x,
         "y": 1.02,
+        "xanchor": "center",
         "yanchor": "bottom",
         "showarrow": False,
         "font": {"size": 13, "color": theme.text},

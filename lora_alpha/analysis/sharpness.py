@@ -157,11 +157,14 @@ def rates_at_sharpness(sharpness: Iterable[Sharpness], optima: Sequence[Optimum]
 
 
 def rate_exponent(rates: Sequence[RateAtSharpness]) -> float | None:
-    """The slope of log η* on log(1/λ_max) over optima that the grid encloses; 1 if η* follows 1/λ_max.
+    """The slope of log η* on log(1/λ_max) over optima inside the grid; 1 if η* follows 1/λ_max.
+
+    The best η before a divergence (``cliff``) counts: it lies within a grid step. One on the grid's edge
+    does not.
 
     None with fewer than 3 of them, or where all λ_max are the same.
     """
-    inside = [item for item in rates if not item.censored]
+    inside = [item for item in rates if not item.censored.endswith("edge")]
     x = np.log([1 / item.lambda_max for item in inside])
     if len(inside) < 3 or float(np.ptp(x)) < 1e-9:
         return None

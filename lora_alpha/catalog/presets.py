@@ -240,5 +240,32 @@ PRESETS: dict[str, Preset] = {
                 tags=["preset:alpha-over-time"],
             ),
         ),
+        Preset(
+            name="sharpness-vs-lr",
+            title="Best η against 1/λ_max",
+            question="Does the best learning rate follow the curvature in LoRA coordinates?",
+            expect=(
+                "Under SGD, as here, yes: over a 1000-fold range of λ_max, moved by α and rank, the best η goes "
+                "as 1/λ_max to the power 0.99, and η·λ_max stays between 0.6 and 3. Under AdamW (duplicate the "
+                "sweep, η from 2^-16 to 2^-5) no: the power is 0.37. One seed."
+            ),
+            page="curvature",
+            request=SweepRequest(
+                name="Best η against 1/λ_max",
+                workload="mlp",
+                workload_options={"width": 64},
+                ranks=[2, 8],
+                alphas=[8, 32, 128, 512],
+                lrs=[2.0**exponent for exponent in range(-13, 2)],
+                seeds=[0],
+                steps=100,
+                batch_size=64,
+                schedule="constant",
+                warmup=0,
+                optimizer="sgd",
+                probes=ProbePlan(at=["init"], kinds=["extremes"], spaces=["lora"]),
+                tags=["preset:sharpness-vs-lr"],
+            ),
+        ),
     )
 }

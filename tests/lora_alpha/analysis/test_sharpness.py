@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -91,4 +92,6 @@ def test_best_rates_meet_the_sharpness_they_belong_to():
     assert [(rate.alpha, rate.lambda_max) for rate in rates] == [(8, 24), (32, 96), (128, 384)]
     assert rate_exponent(rates) == pytest.approx(1.0)
     assert rate_exponent(rates[:2]) is None
+    assert rate_exponent([*rates[:2], replace(rates[2], censored="high_edge")]) is None
+    assert rate_exponent([*rates[:2], replace(rates[2], censored="cliff")]) == pytest.approx(1.0)
     assert rates_at_sharpness([], optima) == []

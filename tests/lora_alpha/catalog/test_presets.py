@@ -29,6 +29,7 @@ def test_sizes():
     assert sizes == {
         "alpha-vs-lr": 39,
         "alpha-over-time": 150,
+        "sharpness-vs-lr": 120,
         "identity": 24,
         "spectral-suppression": 18,
         "gsm8k-sft": 45,
