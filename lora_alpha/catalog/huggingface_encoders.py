@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+import json
+from pathlib import Path
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from lora_alpha.catalog.builtin import powers_of_two
-from lora_alpha.catalog.entry import SweepDefaults, WorkloadInfo
+from lora_alpha.catalog.entry import Footprint, SweepDefaults, WorkloadInfo
 from lora_alpha.catalog.huggingface import REGIME
 from lora_alpha.catalog.huggingface_options import DataOptions, ModelOptions, Text
-from lora_alpha.catalog.huggingface_size import causal_lm_footprint
+from lora_alpha.catalog.huggingface_size import (
+    DTYPE_BYTES,
+    KEPT_CHECKPOINTED,
+    KEPT_PER_HIDDEN,
+    KEPT_PER_INNER,
+    causal_lm_footprint,
+)
+from lora_alpha.spec import DType
+
+CLIP_PICTURE_TOKENS = 50
+CLIP_VISION = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "image_size": 224,
+    "patch_size": 32,
+}
+CLIP_TEXT = {
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "vocab_size": 49_408,
+}
 
 
 class ClassificationOptions(ModelOptions, DataOptions):
@@ -58,6 +82,47 @@ class DualEncoderOptions(ModelOptions, DataOptions):
         return self
 
 
+def dual_encoder_footprint(options: DualEncoderOptions, dtype: DType) -> Footprint:
+    """What a training step on pairs needs: both towers, each on its own tokens; pixels are small beside them.
+
+    What config.json leaves out is taken as in CLIP ViT-B/32; a hub model's sizes are unknown here.
+    """
+    config = _read_config(options.model)
+    if config is None:
+        return Footprint(tokens_per_example=CLIP_PICTURE_TOKENS + options.max_tokens)
+    vision = {**CLIP_VISION, **config["vision_config"]}
+    text = {**CLIP_TEXT, **config["text_config"]}
+    width = DTYPE_BYTES[dtype]
+    picture_tokens = (vision["image_size"] // vision["patch_size"]) ** 2 + 1
+    tokens = picture_tokens + options.max_tokens
+    kept = parameters = 0
+    for tower, count in ((vision, picture_tokens), (text, options.max_tokens)):
+        hidden, inner, layers = (
+            tower[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers")
+        )
+        layer = KEPT_PER_HIDDEN * hidden + KEPT_PER_INNER * inner
+        whole = layers * KEPT_CHECKPOINTED * hidden + layer
+        kept += count * (whole if options.gradient_checkpointing else layers * layer)
+        parameters += layers * (4 * hidden**2 + 2 * hidden * inner) + tower.get("vocab_size", 0) * hidden
+    return Footprint(
+        tokens_per_example=tokens,
+        base_bytes=parameters * width,
+        bytes_per_token=max(1, kept * width // tokens),
+        train_flops_per_token=4.0 * parameters,
+    )
+
+
+def _read_config(folder: str) -> dict[str, Any] | None:
+    """``folder/config.json`` of a model with two towers; None where it is not there or is another model's."""
+    try:
+        config = json.loads((Path(folder).expanduser() / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    towers = ("vision_config", "text_config")
+    is_dual = isinstance(config, dict) and all(isinstance(config.get(name), dict) for name in towers)
+    return config if is_dual else None
+
+
 HF_CLASSIFY = WorkloadInfo(
     name="hf-classify",
     family="classification",
@@ -92,6 +157,7 @@ HF_CLIP = WorkloadInfo(
     seconds_per_step=5.0,
     tokens_per_example=127,  # 50 of a 224-pixel picture in patches of 32, 77 of a caption
     pack_limit=8,
+    footprint_of=dual_encoder_footprint,
 )
 
 ENCODERS: tuple[WorkloadInfo, ...] = (HF_CLASSIFY, HF_CLIP)
