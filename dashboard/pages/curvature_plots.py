@@ -35,8 +35,8 @@ SUPPRESSION = (
 )
 RATES = (
     "One point is one (rank, α): the η with the lowest loss, and λ_max at the start, where B = 0. Open: the "
-    "best η is the last one on the grid, or the last before a divergence. A preconditioned step (Adam) has no "
-    "reason to follow 1/λ_max."
+    "best η is the last one on the grid, or the last before a divergence. A preconditioned step (Adam) has "
+    "no reason to follow 1/λ_max."
 )
 DENSITY = "Stochastic Lanczos quadrature; every node is drawn as a Gaussian of 1 % of the spectrum's extent."
 
