@@ -31,7 +31,7 @@ from lora_alpha.workloads.huggingface.model_loading import (
     read_config,
 )
 from lora_alpha.workloads.huggingface.problems import problem
-from lora_alpha.workloads.huggingface.sources import Roots, model_folder
+from lora_alpha.workloads.huggingface.sources import Roots, local_path, model_folder
 from lora_alpha.workloads.huggingface.targets import check_examples_stay_apart, find_targets
 from lora_alpha.workloads.huggingface.token_losses import check_causal_lm
 from lora_alpha.workloads.huggingface.tokens import TokenSet
@@ -55,6 +55,7 @@ class CausalLMWorkload:
         self._corpus: Corpus | None = None
         self._source: TokenSet | None = None
         self._tokenizer: Any = None
+        self._unpinned = False
 
     def prepare(self, cache_dir: Path) -> Iterator[Progress]:
         """Find and check the model and the data, and cache tokens; nothing the second time.
@@ -66,6 +67,10 @@ class CausalLMWorkload:
             return
         yield Progress("finding the model", 0, 1)
         folder = model_folder(self.options.model, revision=self.options.revision, roots=self.roots)
+        self._unpinned = (
+            not self.options.revision
+            and local_path(self.options.model, option="model", roots=self.roots) is None
+        )
         check_model_folder(folder)
         config = read_config(folder)
         self._tokenizer = load_tokenizer(folder)
@@ -141,6 +146,10 @@ class CausalLMWorkload:
         found = model_findings(self.folder, AutoModelForCausalLM, options=self.options)
         facts = self.corpus.facts
         warnings = corpus_warnings(facts, max_tokens=self.options.max_tokens)
+        if self._unpinned:
+            warnings.append(
+                "the hub's main branch may move: give a commit as revision to train on the same again"
+            )
         if found["weights_bytes"] <= READ_BYTES:
             self.build_model(device=torch.device("cpu"), dtype=torch.float32)
         else:

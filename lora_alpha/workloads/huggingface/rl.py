@@ -24,13 +24,12 @@ from torch import Tensor, nn
 from lora_alpha.catalog.huggingface import RLOptions
 from lora_alpha.workloads.base import Batch, Progress
 from lora_alpha.workloads.counter_rng import uniforms
-from lora_alpha.workloads.held_out import CPU_TOKENS, GPU_TOKENS
 from lora_alpha.workloads.huggingface.batching import drawn_indices, padded_rows
 from lora_alpha.workloads.huggingface.causal_lm import CausalLMWorkload
 from lora_alpha.workloads.huggingface.corpus import Corpus
 from lora_alpha.workloads.huggingface.held_out_scores import adapters_disabled
 from lora_alpha.workloads.huggingface.prompts import prepare_prompts, rewards_of
-from lora_alpha.workloads.huggingface.sampling import Completions, complete
+from lora_alpha.workloads.huggingface.sampling import Completions, complete, prompts_at_once
 from lora_alpha.workloads.huggingface.sources import Roots
 from lora_alpha.workloads.huggingface.token_losses import chosen_losses
 from lora_alpha.workloads.huggingface.tokens import TokenSet
@@ -120,8 +119,8 @@ class RLWorkload(CausalLMWorkload):
         indices = self.held_out_indices
         examples = self.corpus.held_out
         device = next(model.parameters()).device
-        limit = GPU_TOKENS if device.type == "cuda" else CPU_TOKENS
-        size = max(1, limit // (num_configs * samples * (int(examples.lengths.max()) + new)))
+        longest = int(examples.lengths[indices].max()) + new
+        size = prompts_at_once(device, rows_each=num_configs * samples, tokens=longest)
         draws = torch.from_numpy(
             uniforms([0], step=0, count=len(indices) * samples * new, stream=EVAL_STREAM)
         )

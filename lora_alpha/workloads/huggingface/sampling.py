@@ -20,6 +20,15 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from lora_alpha.workloads.policy_gradient import sample_by_inversion
 
+# Tokens of prompts and completions that are kept in the cache at once.
+CPU_SAMPLED, GPU_SAMPLED = 16_384, 262_144
+
+
+def prompts_at_once(device: torch.device, *, rows_each: int, tokens: int) -> int:
+    """How many prompts to complete together, each in ``rows_each`` rows of at most ``tokens`` tokens."""
+    limit = GPU_SAMPLED if device.type == "cuda" else CPU_SAMPLED
+    return max(1, limit // (rows_each * tokens))
+
 
 @dataclass(frozen=True)
 class Completions:

@@ -28,11 +28,9 @@ from lora_alpha.workloads.huggingface.causal_lm import CausalLMWorkload
 from lora_alpha.workloads.huggingface.corpus import Corpus
 from lora_alpha.workloads.huggingface.problems import problem
 from lora_alpha.workloads.huggingface.rewards import Rewards, final_answer
-from lora_alpha.workloads.huggingface.sampling import complete
+from lora_alpha.workloads.huggingface.sampling import complete, prompts_at_once
 from lora_alpha.workloads.huggingface.sources import Roots
 from lora_alpha.workloads.huggingface.token_losses import check_packing, chosen_losses
-
-PROMPTS_AT_ONCE = 16
 
 
 class SFTWorkload(CausalLMWorkload):
@@ -97,9 +95,11 @@ class ReasoningSFTWorkload(SFTWorkload):
         prompts, answers = self._questions
         rewards = Rewards(answer_pattern=self._answer_pattern)
         right = torch.zeros(num_configs)
-        # One prompt under every configuration at a time would idle; all at once would fill the memory.
-        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
-            piece = slice(start, start + PROMPTS_AT_ONCE)
+        longest = max(map(len, prompts)) + self.options.max_new_tokens
+        device = next(model.parameters()).device
+        size = prompts_at_once(device, rows_each=num_configs, tokens=longest)
+        for start in range(0, len(prompts), size):
+            piece = slice(start, start + size)
             completions = complete(
                 model,
                 prompts[piece] * num_configs,

@@ -24,8 +24,9 @@ from lora_alpha.workloads.huggingface.targets import output_layer
 # Logits in one chunk: 64 MiB in float32, far above what dispatch costs and far below a model's own size.
 CHUNK_LOGITS = 2**24
 PROBE_TOKENS = 6
-# Relative error of a forward pass: half precision rounds at 2^-8, everything else far below.
-EXACT, ROUNDED = 1e-5, 1e-2
+# Relative error of logits between two ways to compute them: half precision rounds at 2^-8 in every layer, and
+# another mask may mean another attention kernel. What is looked for (a cap, a look ahead) changes far more.
+EXACT, ROUNDED = 1e-5, 5e-2
 
 
 def chosen_losses(

@@ -73,6 +73,7 @@ def test_hub_names_are_read_from_the_hubs_cache_without_a_connection(hub: Path, 
         pass
     assert workload.folder.is_relative_to(hub)
     assert workload.corpus.facts["rows"] == 40
+    assert any("give a commit as revision" in warning for warning in workload.findings()["warnings"])
 
 
 def test_a_repository_that_cannot_be_fetched_says_why(hub: Path) -> None:
