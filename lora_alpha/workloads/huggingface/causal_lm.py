@@ -146,6 +146,8 @@ class CausalLMWorkload:
         found = model_findings(self.folder, AutoModelForCausalLM, options=self.options)
         facts = self.corpus.facts
         warnings = corpus_warnings(facts, max_tokens=self.options.max_tokens)
+        if self._tokenizer.eos_token_id is None:
+            warnings.append("the tokenizer has no end of text: the model does not learn where to stop")
         if self._unpinned:
             warnings.append(
                 "the hub's main branch may move: give a commit as revision to train on the same again"

@@ -48,6 +48,20 @@ def test_build_before_prepare_says_what_to_do(name: str) -> None:
         workload.build_model(device=torch.device("cpu"), dtype=torch.float32)
 
 
+@pytest.mark.parametrize(("kind", "tolerance"), [("gpt2", 1e-9), ("llama", 1e-4), ("qwen2", 1e-4)])
+def test_a_pack_trains_as_its_configurations_do_alone(
+    prepared: Prepared, kind: str, tolerance: float
+) -> None:
+    """GPT-2 in float64 throughout; the norms of the others compute in float32."""
+    settings = {"steps": 4, "eval_every": 4, "batch_size": 2, "dtype": "float64"}
+    pack = [c.model_copy(update={"seed": place % 2}) for place, c in enumerate(grid(lr=1e-3))]
+    together, _ = train(prepared(kind=kind), pack, **settings)
+    alone = [train(prepared(kind=kind), [c], **settings)[0] for c in pack]
+    for metric in ("train_loss", "eval_loss", "forgetting_loss"):
+        singles = np.concatenate([curve(steps, metric) for steps in alone])
+        assert np.allclose(curve(together, metric), singles, rtol=0, atol=tolerance), metric
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_other_dtypes_train(prepared: Prepared, dtype: str) -> None:
     steps, finished = train(prepared(), grid()[:2], steps=10, eval_every=10, dtype=dtype)
