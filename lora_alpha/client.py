@@ -315,16 +315,18 @@ class Client:
         state: str | None = None,
         kind: str | None = None,
         space: str | None = None,
+        fresh: bool | None = None,
         cursor: str | None = None,
         limit: int = 200,
     ) -> Page[Probe]:
-        """A page of probes, newest first."""
+        """A page of probes, newest first; ``fresh`` ones belong to no sweep."""
         params = {
             "sweep": sweep,
             "run": run,
             "state": state,
             "kind": kind,
             "space": space,
+            "fresh": fresh,
             "cursor": cursor,
             "limit": limit,
         }

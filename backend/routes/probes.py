@@ -35,6 +35,7 @@ def list_probes(
     state: RunState | None = None,
     kind: ProbeKind | None = None,
     space: ProbeSpace | None = None,
+    fresh: Annotated[bool, Query(description="Only probes at fresh adapters, of no sweep.")] = False,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Page[Probe]:
@@ -46,6 +47,7 @@ def list_probes(
         state=state,
         kind=kind,
         space=space,
+        fresh=fresh,
         cursor=cursor,
         limit=limit,
     )

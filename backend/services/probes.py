@@ -92,9 +92,12 @@ def listing(
     space: str | None,
     cursor: str | None,
     limit: int,
+    fresh: bool = False,
 ) -> Page[Probe]:
-    """Probes that match, newest first."""
+    """Probes that match, newest first; ``fresh``: only those that belong to no sweep."""
     query = select(ProbeRow).order_by(ProbeRow.created.desc(), ProbeRow.id.desc())
+    if fresh:
+        query = query.where(ProbeRow.sweep_id.is_(None))
     filters = {"sweep_id": sweep, "run_id": run, "state": state, "kind": kind, "space": space}
     for name, value in filters.items():
         if value is not None:

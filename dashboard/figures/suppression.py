@@ -95,7 +95,7 @@ def rates_figure(curvature: Curvature, theme: Theme) -> Figure:
                     "array": [(rate.lr_high or rate.lr) - rate.lr for rate in mine],
                     "arrayminus": [rate.lr - (rate.lr_low or rate.lr) for rate in mine],
                     "thickness": 1,
-                    "width": 3,
+                    "width": 0,
                 },
                 "marker": {
                     "color": colours[rank],

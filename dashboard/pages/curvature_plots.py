@@ -226,9 +226,10 @@ def _density(connect: Connect, view: Mapping[str, Any], theme_name: str) -> Any:
 
 
 def _density_probes(client: Client, view: Mapping[str, Any]) -> list[Probe]:
-    sweep = None if view["sweep"] == "fresh" else view["sweep"]
-    page = client.probes(sweep=sweep, kind="density", state="finished", limit=100).items
-    return [probe for probe in page if (sweep or probe.sweep_id is None) and density_grid(probe)]
+    fresh = view["sweep"] == "fresh"
+    where: dict[str, Any] = {"fresh": True} if fresh else {"sweep": view["sweep"]}
+    page = client.probes(**where, kind="density", state="finished", limit=100).items
+    return [probe for probe in page if density_grid(probe)]
 
 
 def _newest_pair(found: Sequence[Probe]) -> list[Probe]:

@@ -70,7 +70,7 @@ def _refresh(connect: Connect, sweep: str, cancel: str | None) -> tuple[Any, boo
                     client.cancel_probe(cancel)
                 except LoraAlphaError as error:
                     problem = [note("Not cancelled", str(error), colour="red")]
-            fresh = [probe for probe in client.probes(limit=200).items if probe.sweep_id is None]
+            fresh = client.probes(fresh=True, limit=SHOWN).items
             mine = [] if sweep == "fresh" else client.probes(sweep=sweep, limit=SHOWN).items
     except LoraAlphaError as error:
         return note("The service does not answer", str(error), colour="red"), False
@@ -80,7 +80,7 @@ def _refresh(connect: Connect, sweep: str, cancel: str | None) -> tuple[Any, boo
         parts.append(_table(mine, "No probe of this sweep yet: start one above."))
     if sweep == "fresh" or fresh:
         parts.append(dmc.Text("At fresh adapters", fw=600, size="sm", mt="sm"))
-        parts.append(_table(fresh[:SHOWN], "No probe at a fresh adapter yet: start one above."))
+        parts.append(_table(fresh, "No probe at a fresh adapter yet: start one above."))
     return parts, active
 
 

@@ -246,8 +246,8 @@ PRESETS: dict[str, Preset] = {
             question="Does the best learning rate follow the curvature in LoRA coordinates?",
             expect=(
                 "Under SGD, as here, yes: over a 1000-fold range of λ_max, moved by α and rank, the best η "
-                "goes as 1/λ_max to the power 0.99, and η·λ_max stays between 0.6 and 3. Under AdamW (duplicate "
-                "the sweep, η from 2^-16 to 2^-5) no: the power is 0.37. One seed."
+                "goes as 1/λ_max to the power 0.99, and η·λ_max stays between 0.6 and 3. Under AdamW "
+                "(duplicate the sweep, η from 2^-16 to 2^-5) no: the power is 0.37. One seed."
             ),
             page="curvature",
             request=SweepRequest(

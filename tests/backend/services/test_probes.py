@@ -105,3 +105,12 @@ def test_a_waiting_probe_is_cancelled_at_once(store: Store, settings: Settings, 
 def test_an_unknown_probe_is_not_found(store: Store) -> None:
     with pytest.raises(NotFound, match="no probe 'zzz'"):
         probes.read(store, "zzz")
+
+
+def test_probes_at_fresh_points_are_found_however_many_belong_to_sweeps(
+    store: Store, settings: Settings, run_id: str, client: Any
+) -> None:
+    fresh = create(store, settings, workload="mlp", rank=4, alpha=64)
+    of_run = [create(store, settings, run=run_id, step=0, now=NOW + 1 + i) for i in range(3)]
+    assert [probe.id for probe in client.probes(fresh=True, limit=1).items] == [fresh.id]
+    assert {probe.id for probe in client.probes().items} == {fresh.id, *(probe.id for probe in of_run)}
