@@ -20,6 +20,10 @@ PAYING_ROWS = 4096
 # Share of the memory that packs may plan to fill: estimates are rough, and Python and torch need some too.
 MEMORY_SHARE = 0.5
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+# What a core achieves on the products of a transformer's step (a quarter of its peak), and what a step of even
+# the smallest model costs one configuration of a pack.
+CORE_FLOPS = 5e10
+LEAST_STEP_S = 5e-3
 # Packs per worker: enough that the last ones even out, few enough that packing still pays.
 PACKS_PER_WORKER = 3
 # A full fine-tuning configuration costs about this much rank (its weights dominate a step).
@@ -109,10 +113,18 @@ def largest_pack(
 
 
 def estimate_seconds(train: TrainSpec, *, num_runs: int, num_workers: int) -> float:
-    """Rough seconds until ``num_runs`` runs are done, from the catalogue's figure for one core."""
+    """Rough seconds until ``num_runs`` runs are done on as many CPU cores as there are workers.
+
+    From the catalogue's figure, or from the model's size where that decides; a GPU is far faster, which the
+    installation knows once it has trained a pack.
+    """
     info = workload_info(train.workload)
-    batch = train.batch_size / info.defaults.batch_size
-    return info.seconds_per_step * batch * train.steps * num_runs / max(1, min(num_workers, num_runs))
+    need = info.footprint(train.workload_options, dtype=train.dtype)
+    seconds = info.seconds_per_step * train.batch_size / info.defaults.batch_size
+    if need.train_flops_per_token:
+        rows = train.batch_size * need.tokens_per_example
+        seconds = LEAST_STEP_S + need.train_flops_per_token * rows / CORE_FLOPS
+    return seconds * train.steps * num_runs / max(1, min(num_workers, num_runs))
 
 
 def _cut(

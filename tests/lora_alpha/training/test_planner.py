@@ -6,10 +6,17 @@ import json
 
 import pytest
 
+from lora_alpha.catalog import workload_info
 from lora_alpha.catalog.entry import Footprint
 from lora_alpha.spec import Configuration, TrainSpec
 from lora_alpha.training import planner
-from lora_alpha.training.planner import largest_pack, machine_memory_bytes, pack_limit, plan_packs
+from lora_alpha.training.planner import (
+    estimate_seconds,
+    largest_pack,
+    machine_memory_bytes,
+    pack_limit,
+    plan_packs,
+)
 
 GIB = 2**30
 SHAPE = {"hidden_size": 512, "num_hidden_layers": 8, "intermediate_size": 2048, "vocab_size": 4096}
@@ -53,6 +60,16 @@ def test_packs_of_the_users_own_model_follow_its_options(folder):
     assert limit(**tight) < limit(batch_size=1)
     assert limit(**tight, dtype="bfloat16") > limit(**tight)
     assert limit(**tight, gradient_checkpointing=True) > limit(**tight)
+
+
+def test_the_estimate_follows_the_models_size_and_its_tokens(folder):
+    def seconds(**changes):
+        return estimate_seconds(train(folder, **changes), num_runs=4, num_workers=2)
+
+    assert seconds(max_tokens=512) > 1.5 * seconds(max_tokens=128) > 0
+    spec = TrainSpec(workload="mlp", steps=10, batch_size=64)
+    per_step = workload_info("mlp").seconds_per_step * 64 / workload_info("mlp").defaults.batch_size
+    assert estimate_seconds(spec, num_runs=4, num_workers=2) == pytest.approx(per_step * 10 * 4 / 2)
 
 
 def test_limits_that_were_measured_for_built_in_workloads_stay():
