@@ -126,9 +126,13 @@ class RLOptions(CausalLMOptions, ColumnOptions):
 
 
 def rl_footprint(options: RLOptions, dtype: DType) -> Footprint:
-    """An example is a prompt with all of its completions."""
+    """An example is a prompt with all of its completions; sampling them is another forward pass."""
     need = causal_lm_footprint(options, dtype)
-    return replace(need, tokens_per_example=options.group_size * options.max_tokens)
+    return replace(
+        need,
+        tokens_per_example=options.group_size * options.max_tokens,
+        train_flops_per_token=1.5 * need.train_flops_per_token,
+    )
 
 
 HF_SFT = WorkloadInfo(

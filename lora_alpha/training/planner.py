@@ -15,13 +15,14 @@ from lora_alpha.spec import Configuration, TrainSpec
 # Rows of one adapted layer that a pack may push through at once. Beyond it one more configuration no longer
 # saves time, since the base GEMM is long past the point where dispatch dominates; memory grows all the same.
 ROW_BUDGET = 16_384
-# The same for models and lengths that nobody has measured.
-PAYING_ROWS = 4096
+# The same for models and lengths that nobody has measured: on a CPU packs are fastest at about as many rows
+# (benchmarks/packing.py), on a GPU one configuration alone fills the device at little more.
+PAYING_ROWS = 2048
 # Share of the memory that packs may plan to fill: estimates are rough, and Python and torch need some too.
 MEMORY_SHARE = 0.5
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-# What a core achieves on the products of a transformer's step (a quarter of its peak), and what a step of even
-# the smallest model costs one configuration of a pack.
+# What a core achieves on the products of a transformer's step (a quarter of its peak), and what a step of
+# even the smallest model costs one configuration of a pack.
 CORE_FLOPS = 5e10
 LEAST_STEP_S = 5e-3
 # Packs per worker: enough that the last ones even out, few enough that packing still pays.

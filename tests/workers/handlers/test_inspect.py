@@ -91,6 +91,20 @@ def test_what_is_in_order_is_described(store, settings, options):
     json.dumps(found)
 
 
+def test_prompts_for_rewards_are_described_with_an_answer(store, settings, options):
+    with (Path(options["data"]).parent / "more.jsonl").open("w") as file:
+        for row in [*ROWS, {"question": "and?", "answer": ""}]:
+            file.write(json.dumps(row) + "\n")
+    more = {**options, "data": str(Path(options["data"]).parent / "more.jsonl"), "max_new_tokens": 8}
+
+    found = inspect(store, settings, more, workload="hf-rl").result
+
+    assert found["sample"] == {"prompt": "Question: 0 + 0?\nAnswer:", "answer": "0"}
+    assert found["num_train"] + found["num_held_out"] == 40
+    assert any("1 rows are left out: no final answer" in warning for warning in found["warnings"])
+    json.dumps(found)
+
+
 def test_a_built_in_workload_can_be_inspected(store, settings):
     shown = inspect(store, settings, {"width": 16}, workload="mlp")
 
