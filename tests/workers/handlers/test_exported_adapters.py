@@ -13,14 +13,14 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
-from backend.services import adapters, runs, sweeps
+from backend.services import adapters, runs, steering, sweeps
 from backend.settings import Settings
 from backend.store.engines import open_store
 from backend.store.jobs import claim_job
 from backend.store.sweeps import find_sweep
 from lora_alpha.curvature.points import tensors_at_start
 from lora_alpha.errors import InvalidSpec
-from lora_alpha.schemas import SweepRequest
+from lora_alpha.schemas import ExtendRequest, SweepRequest
 from lora_alpha.spec import Configuration
 from lora_alpha.workloads.registry import load_workload
 from tests.tiny_encoders import write_bare_bert
@@ -98,6 +98,8 @@ def test_an_exported_run_is_a_starting_point_for_every_alpha(store, settings, tm
         assert run.final_loss == pytest.approx(first.final_loss, rel=1e-4), run.name
     with pytest.raises(InvalidSpec, match="rank 2, runs need the same"):
         train(store, settings, ranks=[4], alphas=[64], init_adapter="first")
+    with pytest.raises(InvalidSpec, match="rank 2, runs need the same"):
+        steering.extend(store, settings, later[0].sweep_id, ExtendRequest(ranks=[4]), now=time.time())
 
 
 def test_a_probe_before_training_sees_the_imported_start(store, settings):
