@@ -157,7 +157,7 @@ def _header(sweep: Sweep) -> list[Component]:
         dmc.Group(
             [
                 dmc.Group([dmc.Title(sweep.name, order=2), badge(sweep.state)], gap="sm"),
-                dmc.Group([*buttons, again], gap="xs"),
+                dmc.Group([*buttons, again, *_elsewhere(sweep)], gap="xs"),
             ],
             justify="space-between",
             mb=4,
@@ -169,4 +169,19 @@ def _header(sweep: Sweep) -> list[Component]:
         ),
         dmc.Progress(value=100 * sweep.progress, size="sm", my="sm", **{"aria-label": "progress"}),
         *notes(sweep.warnings),
+    ]
+
+
+def _elsewhere(sweep: Sweep) -> list[Component]:
+    """Links to this sweep on the pages of dynamics and curvature, where there is something to see."""
+    shown = {
+        "dynamics": sweep.spec.get("train", {}).get("dynamics_every"),
+        "curvature": sweep.spec.get("probes"),
+    }
+    return [
+        dcc.Link(
+            dmc.Button(page.capitalize(), size="xs", variant="default"), href=f"/{page}?sweep={sweep.id}"
+        )
+        for page, there in shown.items()
+        if there
     ]
