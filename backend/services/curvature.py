@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator
@@ -63,6 +64,7 @@ def _sharpness(row: ProbeRow) -> Iterator[Sharpness]:
     if not layers:
         return
     width = statistics.median_low(layer["in_features"] for layer in layers.values())
+    alpha, scale = _alpha_and_scale(point, list(layers.values()))
     extremes: dict[str, dict[str, dict[str, Any]]] = {}
     for number in result.get("rows", []):
         kind, _, layer = number["kind"].partition("/")
@@ -79,8 +81,8 @@ def _sharpness(row: ProbeRow) -> Iterator[Sharpness]:
             space=row.space,
             method=point.get("method", ""),
             rank=point.get("rank"),
-            alpha=point.get("alpha"),
-            scale=point.get("scale"),
+            alpha=alpha,
+            scale=scale,
             lr=point.get("lr") if row.run_id else None,
             seed=point.get("seed", 0),
             step=point.get("step", 0),
@@ -91,6 +93,18 @@ def _sharpness(row: ProbeRow) -> Iterator[Sharpness]:
             lambda_min=lowest["value"] if lowest else None,
             lambda_min_error=lowest["error"] if lowest else None,
         )
+
+
+def _alpha_and_scale(
+    point: dict[str, Any], layers: list[dict[str, Any]]
+) -> tuple[float | None, float | None]:
+    """α and s at the probed step: where α moved during training they are not those of the configuration."""
+    alpha, scale = point.get("alpha"), point.get("scale")
+    found = [layer["scale"] for layer in layers if layer.get("scale") is not None]
+    # Layers with an α or a rank of their own have scales of their own: then the configuration speaks.
+    if alpha is None or not scale or len(set(found)) != 1 or math.isclose(found[0], scale, rel_tol=1e-6):
+        return alpha, scale
+    return alpha * found[0] / scale, found[0]
 
 
 def _reasons(found: list[Sharpness], optima: list[Optimum], rates: list[Any]) -> list[str]:

@@ -22,12 +22,15 @@ LAYERS = [
 ]
 
 
-def finish(store: Store, settings: Settings, rows: list[dict[str, Any]], **fields: Any) -> str:
-    """A finished probe at a fresh point whose result has these rows."""
+def finish(
+    store: Store, settings: Settings, rows: list[dict[str, Any]], *, scale: float | None = None, **fields: Any
+) -> str:
+    """A finished probe at a fresh point whose result has these rows; ``scale`` is what its layers say."""
     spec = ProbeSpec(workload="mlp", rank=4, **fields)
     probe = probes.create(store, settings, spec, now=next(CLOCK))
     point = {"workload": "mlp", "method": "lora", "rank": 4, "alpha": spec.alpha, "scale": spec.alpha / 4}
-    result = {"point": {**point, "lr": 1.0, "seed": 0, "step": 0}, "layers": LAYERS, "rows": rows}
+    result = {"point": {**point, "lr": 1.0, "seed": 0, "step": 0}, "rows": rows}
+    result["layers"] = [{**layer, "scale": scale} for layer in LAYERS]
     with store.write() as session:
         session.execute(
             update(ProbeRow).where(ProbeRow.id == probe.id).values(state="finished", result=result)
@@ -64,6 +67,14 @@ def test_the_largest_of_the_top_eigenvalues_is_a_point_too(store: Store, setting
     finish(store, settings, [row("top", 9.0), row("top", 4.0, 1)], alpha=8, kind="top")
     (point,) = curvature.read(store, None).points
     assert (point.lambda_max, point.lambda_min) == (9.0, None)
+
+
+def test_where_alpha_moved_the_point_has_the_alpha_of_its_step(store: Store, settings: Settings) -> None:
+    finish(store, settings, [row("lambda_max", 9.0)], alpha=8, scale=0.5)
+    finish(store, settings, [row("lambda_max", 9.0)], alpha=8, scale=2.0 + 1e-8)
+    moved, still = curvature.read(store, None).points
+    assert (moved.alpha, moved.scale) == (2.0, 0.5)
+    assert (still.alpha, still.scale) == (8.0, 2.0)
 
 
 def test_what_is_missing_is_said(store: Store, settings: Settings) -> None:
