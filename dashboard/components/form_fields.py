@@ -15,6 +15,8 @@ from dashboard.forms import SPACES, show_axis, show_schedule
 from lora_alpha.schemas import MethodItem
 from lora_alpha.spec import short_number
 
+# Short enough that nobody types and submits in between: a submit would miss what was typed.
+DEBOUNCE_MS = 150
 MANY_OPTIONS = 8  # more than these are folded away
 SWEEP_AXES = {
     *("methods", "ranks", "alphas", "lrs", "seeds", "lr_ratio", "name", "tags", "alpha_rule"),
@@ -203,10 +205,10 @@ def _input(name: str, field: Field, value: Any, methods: list[MethodItem]) -> Co
         data = [{"value": method.name, "label": f"{method.name}: {method.summary}"} for method in methods]
         return dmc.MultiSelect(**common, data=data, searchable=True, mb="sm")
     if field.kind == "number":
-        return dmc.NumberInput(**common, min=0, allowDecimal=False, debounce=400)
+        return dmc.NumberInput(**common, min=0, allowDecimal=False, debounce=DEBOUNCE_MS)
     if isinstance(field.kind, tuple):
         return dmc.Select(**common, data=list(field.kind), allowDeselect=False)
-    return dmc.TextInput(**common, debounce=400)
+    return dmc.TextInput(**common, debounce=DEBOUNCE_MS)
 
 
 def _option(name: str, part: Mapping[str, Any], value: Any, *, required: bool) -> Component:
@@ -224,8 +226,8 @@ def _option(name: str, part: Mapping[str, Any], value: Any, *, required: bool) -
     if part.get("type") == "boolean":
         return dmc.Select(**common, value=str(value).lower(), data=["true", "false"], allowDeselect=False)
     if name.endswith("_template"):
-        return dmc.Textarea(**common, value=value or "", debounce=400, autosize=True, minRows=2)
-    return dmc.TextInput(**common, value=_shown(value), debounce=400)
+        return dmc.Textarea(**common, value=value or "", debounce=DEBOUNCE_MS, autosize=True, minRows=2)
+    return dmc.TextInput(**common, value=_shown(value), debounce=DEBOUNCE_MS)
 
 
 def _shown(value: Any) -> str:

@@ -124,7 +124,9 @@ def _show(inspection: Inspection) -> Component:
     warnings = [str(text) for text in found.pop("warnings", [])]
     sample = found.pop("sample", None)
     rows = [
-        [name.replace("_", " "), _text(value)] for name, value in found.items() if value not in (None, "")
+        [_name(name), html.Div(_text(value, name), style=WRAPPED)]
+        for name, value in found.items()
+        if value not in (None, "", [], {})
     ]
     parts: list[Component] = [
         note(

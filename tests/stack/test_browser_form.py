@@ -77,7 +77,7 @@ def option(page: Page, name: str):
 def fill(page: Page, name: str, text: str) -> None:
     option(page, name).fill(text)
     option(page, name).blur()
-    page.wait_for_timeout(700)  # what is typed counts after a pause
+    page.wait_for_timeout(300)  # what is typed counts after a pause
 
 
 def test_a_models_sweep_is_submitted_only_after_its_check_and_gives_cells(page, stack, folder):
@@ -94,10 +94,17 @@ def test_a_models_sweep_is_submitted_only_after_its_check_and_gives_cells(page, 
     page.get_by_role("button", name="Check model and data").click()
     page.get_by_text("Model and data are ready").wait_for(timeout=60_000)
     page.get_by_text("LlamaForCausalLM").wait_for()
-    for label, text in (("Ranks r", "1, 2, 4"), ("α", "4, 16, 64"), ("Seeds", "0"), ("Steps", "10")):
+    for label, text in (
+        ("Ranks r", "1, 2, 4"),
+        ("α", "4, 16, 64"),
+        ("Seeds", "0"),
+        ("Evaluate every", "5"),
+        ("Steps", "10"),
+    ):
         field = page.get_by_label(label, exact=True)
         field.fill(text)
         field.blur()
+    page.get_by_text("9", exact=True).wait_for()
     expect(page.get_by_role("button", name="Submit sweep")).to_be_enabled()
     page.get_by_role("button", name="Submit sweep").click()
     page.wait_for_url(re.compile(r"/sweep/\w+"))
