@@ -37,7 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "objective": "final",
     "at_step": "",
 }
-COLOURS = ["rank", "alpha", "scale", "lr", "method", "seed"]
+COLOURS = ["rank", "alpha", "scale", "lr", "method", "schedule", "seed"]
 POINTS = 300
 MAX_CURVES = 400
 
@@ -216,7 +216,9 @@ def _map(connect: Connect, sweep_id: str, view: Mapping[str, Any], theme_name: s
     vertical = view["vertical"] or ("lr" if len(spec["lrs"]) > 1 else "rank")
     middle = spec["ranks"][len(spec["ranks"]) // 2]
     rank = int(view["map_rank"] or middle)
-    of_method = [cell for cell in cells.cells if cell.method == method]
+    # The map is about constant α, unless there is none: cells of other schedules would lie on the same tiles.
+    constant = [cell for cell in cells.cells if cell.schedule == "constant"]
+    of_method = [cell for cell in constant or cells.cells if cell.method == method]
     tiles = [cell for cell in of_method if vertical == "rank" or cell.rank == rank]
     if vertical == "rank" and len(spec["lrs"]) > 1:
         tiles = [cell for cell in tiles if cell.lr == spec["lrs"][0]]
