@@ -43,7 +43,11 @@ def check_layout(
     first = _seen(model, targets, run, order)
     turned = _seen(model, targets, run, order.roll(1))
     problems = [
-        FieldProblem("targets", f"{name} {reason}: leave it out of the targets, or take another model")
+        FieldProblem(
+            "targets",
+            f"{name} {reason}, so a pack could not tell its configurations apart in it: leave it out of the "
+            "targets, or take another model",
+        )
         for name in targets
         if (reason := _objection(first[name], turned[name], num_examples)) is not None
     ]
@@ -52,17 +56,17 @@ def check_layout(
 
 
 def _objection(first: list[Tensor], turned: list[Tensor], num_examples: int) -> str | None:
+    if any(len(x) == 1 for x in first):
+        return "sees one input that all examples share (relative positions, say)"
     if [x.shape for x in first] != [x.shape for x in turned] or any(len(x) % num_examples for x in first):
-        return "gets rows that a router or a filter has chosen, so examples cannot be told apart in it"
+        return "gets rows that a router or a filter has chosen"
     for before, after in zip(first, turned, strict=True):
         exact = before.dtype in {torch.float32, torch.float64}
         per_example = before.double().reshape(num_examples, -1)
         again = after.double().reshape(num_examples, -1)
         close = (EXACT if exact else ROUNDED) * per_example.abs().mean()
         if bool(((again - per_example.roll(1, 0)).abs().mean(1) > close).any()):
-            return (
-                "does not have the examples in front of everything else, so they cannot be told apart in it"
-            )
+            return "does not have the examples in front of everything else, or mixes them"
     return None
 
 

@@ -4,7 +4,7 @@ Autograd over slices would write a full-size zero tensor per slice in the backwa
 the small networks), so the sum is differentiated by hand: both passes write into slices of one result.
 
 Shapes: N configurations, G configurations of one group, M rows per configuration, I in features, O out
-features, R rank.
+features, R rank; ``y_RO`` and ``grad_RO`` have all N·M rows in front.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def low_rank_sum(
     """
     spans = tuple((group.start, group.stop) for group in groups)
     flat = [tensor for group in groups for tensor in (group.A, group.B, group.scale)]
-    result: Tensor = _LowRankSum.apply(x_NMI, seen_NMI, weight_OI, bias_O, spans, *flat)  # type: ignore[no-untyped-call]
-    return result
+    y_RO: Tensor = _LowRankSum.apply(x_NMI, seen_NMI, weight_OI, bias_O, spans, *flat)  # type: ignore[no-untyped-call]
+    # Viewed out here: a view that is made inside must not be changed in place, and models do that.
+    return y_RO.view(*x_NMI.shape[:2], -1)
 
 
 class _LowRankSum(torch.autograd.Function):
@@ -74,8 +75,8 @@ class _LowRankSum(torch.autograd.Function):
         *flat: Tensor,
     ) -> Tensor:
         num_configs, num_rows, _ = x_NMI.shape
-        y_NMO = F.linear(x_NMI.view(num_configs * num_rows, -1), weight_OI, bias_O)
-        y_NMO = y_NMO.view(num_configs, num_rows, -1)
+        y_RO = F.linear(x_NMI.view(num_configs * num_rows, -1), weight_OI, bias_O)
+        y_NMO = y_RO.view(num_configs, num_rows, -1)
         ctx.separate = seen_NMI is not None
         seen_NMI = x_NMI if seen_NMI is None else seen_NMI
         hiddens = []
@@ -86,19 +87,20 @@ class _LowRankSum(torch.autograd.Function):
             hiddens.append(hidden_GMR)
         ctx.spans = spans
         ctx.save_for_backward(seen_NMI, weight_OI, *flat, *hiddens)
-        return y_NMO
+        return y_RO
 
     @staticmethod
-    def backward(ctx: Any, grad_NMO: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_RO: Tensor) -> tuple[Tensor | None, ...]:
         seen_NMI, weight_OI, *saved = ctx.saved_tensors
         num_groups = len(ctx.spans)
         flat, hiddens = saved[: 3 * num_groups], saved[3 * num_groups :]
         wants_x, wants_seen, _, _, _, *wants = ctx.needs_input_grad
-        grad_NMO = grad_NMO.contiguous()
-        num_configs, num_rows, out_features = grad_NMO.shape
+        grad_RO = grad_RO.contiguous()
+        num_configs, num_rows, _ = seen_NMI.shape
+        grad_NMO = grad_RO.view(num_configs, num_rows, -1)
         grad_x: Tensor | None = None
         if wants_x:
-            grad_x = (grad_NMO.view(-1, out_features) @ weight_OI).view(num_configs, num_rows, -1)
+            grad_x = (grad_RO @ weight_OI).view(num_configs, num_rows, -1)
         grad_seen = grad_x
         if ctx.separate:
             grad_seen = torch.zeros_like(seen_NMI) if wants_seen else None

@@ -126,8 +126,8 @@ class PackedLinear(nn.Module):
 def _layout_message(name: str, x: Tensor, num_configs: int) -> str:
     return (
         f"{name} got {x.shape[0]} rows for {num_configs} configurations: adapters need whole examples of "
-        "each, one configuration after the other. Layers behind a router (mixtures of experts) cannot be "
-        "packed; leave them out of the targets"
+        "each, one configuration after the other. Layers behind a router (mixtures of experts), or fed with "
+        "what all examples share (relative positions), cannot be packed; leave them out of the targets"
     )
 
 

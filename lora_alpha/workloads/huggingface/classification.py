@@ -40,7 +40,11 @@ from lora_alpha.workloads.huggingface.model_loading import (
 )
 from lora_alpha.workloads.huggingface.problems import problem
 from lora_alpha.workloads.huggingface.sources import Roots, model_folder
-from lora_alpha.workloads.huggingface.targets import ALL_LINEAR, find_targets
+from lora_alpha.workloads.huggingface.targets import (
+    ALL_LINEAR,
+    check_examples_stay_apart,
+    find_targets,
+)
 from lora_alpha.workloads.huggingface.tokens import TokenSet
 
 # DeBERTa puts the embeddings of relative positions through these as well. They come once for the whole batch,
@@ -134,7 +138,9 @@ class ClassificationWorkload:
                 "choose other layers of this model, such as value_proj, dense",
             )
         wanted = {*found, *self._head} - {*refused}
-        return [name for name, _ in model.named_modules() if name in wanted]
+        names = [name for name, _ in model.named_modules() if name in wanted]
+        check_examples_stay_apart(model, names)
+        return names
 
     def patterns(self) -> dict[str, Any]:
         """Ranks and α of layers that have their own."""

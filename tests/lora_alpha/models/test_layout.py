@@ -40,6 +40,11 @@ class Routed(Network):
         return x[x[..., 0] > 0]
 
 
+class Shared(Network):
+    def arrange(self, x):
+        return x[:1]
+
+
 class Mixing(Network):
     def arrange(self, x):
         return x + x[:1]
@@ -52,7 +57,12 @@ def check(model: nn.Module) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [(TokensFirst, "in front of everything"), (Routed, "a router or a filter"), (Mixing, "told apart")],
+    [
+        (TokensFirst, "in front of everything"),
+        (Routed, "a router or a filter"),
+        (Mixing, "or mixes them"),
+        (Shared, "all examples share"),
+    ],
 )
 def test_a_layer_that_cannot_tell_examples_apart_is_named(kind, message):
     with pytest.raises(InvalidSpec, match=message) as caught:

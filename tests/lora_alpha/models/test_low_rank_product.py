@@ -79,6 +79,18 @@ def test_first_and_second_derivatives_equal_finite_differences(ranks):
     assert torch.autograd.gradgradcheck(function, (x, *factors))
 
 
+def test_a_model_may_change_the_sum_in_place():
+    x, weight, bias, groups = parts()
+    y = low_rank_sum(x, weight, bias, groups)
+    y.view(5, 3, 2, 3)[..., 1:].add_(1.0).mul_(2.0)
+    y.sum().backward()
+    found, x.grad = x.grad, None
+    expected = dense(x, weight, bias, groups).clone()
+    expected[..., [1, 2, 4, 5]] *= 2.0
+    expected.sum().backward()
+    torch.testing.assert_close(found, x.grad)
+
+
 def test_input_without_gradient_and_frozen_A_get_none():
     x, weight, bias, groups = parts()
     frozen = [GroupFactors(g.start, g.stop, g.A.detach(), g.B, g.scale) for g in groups]
