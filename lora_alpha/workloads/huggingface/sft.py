@@ -74,7 +74,7 @@ class SFTWorkload(CausalLMWorkload):
         """The base; packed rows need a model that takes positions and masks of ours."""
         model = super().build_model(device=device, dtype=dtype)
         if self.options.packing:
-            check_packing(model)
+            check_packing(model, max_tokens=self.options.max_tokens)
         return model
 
 

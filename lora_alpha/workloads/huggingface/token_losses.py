@@ -109,8 +109,11 @@ def check_causal_lm(model: Any) -> None:
 
 
 @torch.no_grad()
-def check_packing(model: Any) -> None:
-    """Refuse a model in which examples of one packed row see each other or their place in the row.
+def check_packing(model: Any, *, max_tokens: int) -> None:
+    """Refuse a model in which examples of one packed row see each other, their place in it, or too much.
+
+    Two short examples in one row must give what the second gives alone, and one of ``max_tokens`` under our
+    mask what it gives under the model's own: a sliding window shorter than that would be lost.
 
     Raises:
         InvalidSpec: If the model takes no mask or positions of ours, or mixes tokens by other means.
@@ -136,6 +139,17 @@ def check_packing(model: Any) -> None:
             "packing",
             f"{type(model).__name__} does not keep examples of one row apart: turn packing off, rows are "
             "padded then",
+        )
+    place = torch.arange(max_tokens, device=device)
+    long = {"input_ids": ((place * 7 + 1) % vocabulary)[None], "use_cache": False}
+    mask = causal_mask(torch.ones_like(place)[None], dtype=compute_dtype(model))
+    own = model.base_model(**long)[0][0, -PROBE_TOKENS:].float()
+    ours = model.base_model(**long, attention_mask=mask, position_ids=place[None])[0][0, -PROBE_TOKENS:]
+    if not ((ours.float() - own).norm(dim=1) <= _tolerance(model) * own.norm(dim=1)).all():
+        raise problem(
+            "packing",
+            f"{type(model).__name__} attends within a window of fewer than max_tokens = {max_tokens} tokens, "
+            "which packed rows would undo: turn packing off, or lower max_tokens",
         )
 
 
