@@ -14,8 +14,16 @@ from lora_alpha.errors import Conflict, NotFound
 from lora_alpha.interop.peft_export import PeftAdapter, read_run_adapter, to_peft, write_zip
 
 SPOOL_BYTES = 16 * 2**20  # archives up to this size stay in memory
-# PEFT's task types of the workloads that train transformers models; others are plain modules.
-TASK_TYPES = dict.fromkeys(("hf-sft", "hf-reasoning-sft", "hf-rl"), "CAUSAL_LM")
+# transformers' class and PEFT's task type of the workloads on such models; others are plain modules. PEFT's
+# type for classification would have it replace the whole head, beside the layers that the adapter replaces.
+CAUSAL_LM = {"auto_class": "AutoModelForCausalLM", "task_type": "CAUSAL_LM"}
+LOADERS = {
+    "hf-sft": CAUSAL_LM,
+    "hf-reasoning-sft": CAUSAL_LM,
+    "hf-rl": CAUSAL_LM,
+    "hf-classify": {"auto_class": "AutoModelForSequenceClassification"},
+    "hf-clip": {"auto_class": "AutoModel"},
+}
 
 
 def export(store: Store, settings: Settings, run_id: str) -> IO[bytes]:
@@ -43,9 +51,10 @@ def read(store: Store, settings: Settings, run_id: str) -> PeftAdapter:
         layers = read_run_adapter(path)
     except FileNotFoundError:
         raise NotFound(f"the adapter file of run {run_id} is gone: train the run again") from None
-    task_type = TASK_TYPES.get(train["workload"])
-    base_model = train["workload_options"].get("model") if train["workload"].startswith("hf-") else None
-    return to_peft(layers, method=method, base_model=base_model, task_type=task_type)
+    loader = LOADERS.get(train["workload"])
+    if loader is None:
+        return to_peft(layers, method=method)
+    return to_peft(layers, method=method, base_model=train["workload_options"]["model"], **loader)
 
 
 def _path(run: RunRow, home: Path) -> Path:

@@ -52,11 +52,13 @@ class PeftAdapter:
         config: ``adapter_config.json``.
         tensors: ``adapter_model.safetensors`` by PEFT's keys.
         warnings: Where merging it into bfloat16 weights loses precision.
+        auto_class: transformers' class that loads the base; None for a model from elsewhere.
     """
 
     config: dict[str, Any]
     tensors: dict[str, Array]
     warnings: tuple[str, ...] = ()
+    auto_class: str | None = None
 
 
 def read_run_adapter(path: Path) -> dict[str, dict[str, Array]]:
@@ -69,7 +71,12 @@ def read_run_adapter(path: Path) -> dict[str, dict[str, Array]]:
 
 
 def to_peft(
-    layers: Layers, *, method: str, base_model: str | None = None, task_type: str | None = None
+    layers: Layers,
+    *,
+    method: str,
+    base_model: str | None = None,
+    task_type: str | None = None,
+    auto_class: str | None = None,
 ) -> PeftAdapter:
     """The adapter in PEFT's format.
 
@@ -80,6 +87,7 @@ def to_peft(
         method: The run's method.
         base_model: Name or folder of the base, where it has one.
         task_type: PEFT's task type, such as ``CAUSAL_LM``; None for a plain model.
+        auto_class: transformers' class that loads the base, such as ``AutoModelForCausalLM``.
 
     Raises:
         Conflict: If the method has no factors, or nothing but a new layer was adapted.
@@ -124,7 +132,7 @@ def to_peft(
         "alpha_pattern": _pattern(alphas, alpha),
         "modules_to_save": sorted(set(layers) - set(ranks)) or None,
     }
-    return PeftAdapter(config, tensors, tuple(merge_warnings(layers)))
+    return PeftAdapter(config, tensors, tuple(merge_warnings(layers)), auto_class)
 
 
 def write_folder(adapter: PeftAdapter, folder: Path) -> None:
@@ -209,20 +217,18 @@ def _escape(path: str) -> str:
 
 
 def _readme(adapter: PeftAdapter) -> str:
-    base = adapter.config["base_model_name_or_path"]
-    is_hub_model = base is not None and adapter.config["task_type"] is not None
-    classes = {"CAUSAL_LM": "AutoModelForCausalLM", "SEQ_CLS": "AutoModelForSequenceClassification"}
-    loader = classes.get(adapter.config["task_type"] or "", "AutoModel")
+    loader = adapter.auto_class
+    base = repr(adapter.config["base_model_name_or_path"])
+    if loader == "AutoModelForSequenceClassification" and adapter.config["modules_to_save"]:
+        base += f", num_labels={_num_labels(adapter)}"
     lines = [
         "# LoRA adapter",
         "",
         "```python",
         "from peft import PeftModel",
-        *([f"from transformers import {loader}"] if is_hub_model else []),
+        *([f"from transformers import {loader}"] if loader else []),
         "",
-        f"base = {loader}.from_pretrained({base!r})"
-        if is_hub_model
-        else "base = ...  # the model that was adapted",
+        f"base = {loader}.from_pretrained({base})" if loader else "base = ...  # the model that was adapted",
         'model = PeftModel.from_pretrained(base, "this folder")',
         "```",
         "",
@@ -233,3 +239,9 @@ def _readme(adapter: PeftAdapter) -> str:
         *(f"- {warning}" for warning in adapter.warnings),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _num_labels(adapter: PeftAdapter) -> int:
+    """Rows of the output layer, the last of those that were made for the task."""
+    saved = [key for key in adapter.tensors if key.endswith(".weight") and ".lora_" not in key]
+    return len(adapter.tensors[saved[-1]])

@@ -141,6 +141,10 @@ def test_a_classifiers_new_head_is_exported_with_it(store, settings, tmp_path, m
         steps=8,
     )
     out = unpack(store, settings, run.id, tmp_path / "out")
+    assert (
+        f"AutoModelForSequenceClassification.from_pretrained({str(folder)!r}, num_labels=2)"
+        in (out / "README.md").read_text()
+    )
     torch.manual_seed(5)
     base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
     loaded = PeftModel.from_pretrained(base, out).eval()
