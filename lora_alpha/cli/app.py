@@ -29,6 +29,10 @@ Api = Annotated[
     str,
     typer.Option(help="Address of a running service.", envvar="LORA_ALPHA_API"),
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A workload option, NAME=VALUE, as in model=models/llama; repeatable."),
+]
 DEFAULT_API = "http://127.0.0.1:8050"
 
 
@@ -118,6 +122,7 @@ def sweep(
     seeds: Annotated[str | None, typer.Option(help="Seeds.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps per run.", min=1)] = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep.")] = None,
+    settings: Settings = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it would take.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end.")] = False,
     api: Api = DEFAULT_API,
@@ -136,8 +141,22 @@ def sweep(
         seeds=seeds,
         steps=steps,
         name=name,
+        workload_options=settings,
     )
     sys.exit(submit(api, request, plan_only=plan, wait=wait))
+
+
+@app.command()
+def inspect(
+    workload: Annotated[str, typer.Argument(help="Workload, such as hf-sft.")],
+    settings: Settings = None,
+    api: Api = DEFAULT_API,
+) -> None:
+    """Check a workload's model and data before any run is queued; prints what was found as JSON."""
+    from lora_alpha.cli.workload_options import inspect as run_inspection
+    from lora_alpha.cli.workload_options import read_settings
+
+    sys.exit(run_inspection(api, workload=workload, options=read_settings(settings or [])))
 
 
 @app.command()

@@ -19,6 +19,7 @@ from lora_alpha.axes import parse_axis, parse_whole_axis
 from lora_alpha.catalog.presets import preset as find_preset
 from lora_alpha.catalog.resolve import problems_from
 from lora_alpha.cli.progress import follow
+from lora_alpha.cli.workload_options import read_settings
 from lora_alpha.client import Client
 from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.interop.sweep_yaml import read_sweep_yaml
@@ -45,6 +46,9 @@ def read_request(file: Path | None, preset: str | None = None, **options: Any) -
         if value is None:
             continue
         try:
+            if name == "workload_options":
+                body[name] = {**body.get(name, {}), **read_settings(value)}
+                continue
             body[name] = _parse_option(name, value)
         except ValueError as error:
             problems.append(FieldProblem(name, str(error)))
