@@ -97,6 +97,7 @@ class SuppressionItem(Wire):
     predicted: float
     in_features: int
     reason: str
+    workload: str = ""
 
 
 class RateItem(Wire):

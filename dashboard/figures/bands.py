@@ -53,5 +53,10 @@ def log_view(curves: Sequence[Curve]) -> dict[str, Any]:
         return {}
     pad = 0.06 * (max(logs) - min(logs)) + 0.05
     low, high = min(logs) - pad, max(logs) + pad
-    # Ticks at 1, 2, 5 over few decades, at powers of ten over many: more would overlap.
-    return {"range": [low, high], "dtick": "D2" if high - low < 3 else math.ceil((high - low) / 8)}
+    return {"range": [low, high], "dtick": log_ticks([10**low, 10**high])}
+
+
+def log_ticks(values: Sequence[float]) -> str | int:
+    """Ticks of a log axis: at 1, 2, 5 over few decades, at powers of ten over many, or they would overlap."""
+    decades = math.log10(max(values) / min(values)) if values else 0.0
+    return "D2" if decades < 3 else math.ceil(decades / 8)

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dashboard.figures.bands import log_ticks
 from dashboard.figures.style import (
     CATEGORICAL,
     DASHES,
@@ -22,6 +23,7 @@ from dashboard.figures.style import (
 from lora_alpha.schemas_claims import Curvature, SharpnessItem
 
 FULL = CATEGORICAL[1]
+Group = tuple[float, str, str, int]
 X_AXES: dict[str, tuple[str, Callable[[SharpnessItem], float | None]]] = {
     "s": ("scale s", lambda item: item.scale),
     "s²": ("s²", lambda item: None if item.scale is None else item.scale**2),
@@ -64,37 +66,49 @@ def extremes_figure(
     for sign, place in ((1.0, {}), (-1.0, {"xaxis": "x2", "yaxis": "y2"})):
         for index, group in enumerate(groups):
             mine = [point for point in lora if _group(point, x) == group]
-            style = _style(index, group, colours, x)
+            style = _style(index, groups, colours, x)
             data += _curve(mine, position, sign, style, show=sign > 0, place=place)
         span = [position(point) or 1.0 for point in lora]
         data += _full(full, (min(span), max(span)), sign, show=sign > 0, place=place)
+    sizes = [abs(v) for point in shown for v in (point.lambda_max, point.lambda_min) if v]
+    ticks = log_ticks(sizes)
     lower_axis = axis(theme, title, log=True, domain=[0, 1], anchor="y2")
     figure_layout = layout(
         theme,
         x={**axis(theme, "", log=True, anchor="y"), "matches": "x2", "showticklabels": False},
-        y=axis(theme, "λ_max", log=True, domain=[0.54, 1], dtick=1),
+        y=axis(theme, "λ_max", log=True, domain=[0.54, 1], dtick=ticks),
         height=520,
         hovermode="closest",
     )
     figure_layout["xaxis2"] = lower_axis
     figure_layout["yaxis2"] = axis(
-        theme, "−λ_min", log=True, domain=[0, 0.46], anchor="x2", autorange="reversed", dtick=1
+        theme, "−λ_min", log=True, domain=[0, 0.46], anchor="x2", autorange="reversed", dtick=ticks
     )
     return {"data": data, "layout": figure_layout}
 
 
-def _group(point: SharpnessItem, x: str) -> tuple[float, str]:
-    """One line each: by rank, or by α where the rank is the axis."""
-    return ((point.alpha or 0.0) if x == "r" else float(point.rank or 0), point.method)
+def _group(point: SharpnessItem, x: str) -> Group:
+    """One line each: by rank (by α where the rank is the axis), method, workload and width."""
+    value = (point.alpha or 0.0) if x == "r" else float(point.rank or 0)
+    return (value, point.method, point.workload, point.in_features)
 
 
-def _style(index: int, group: tuple[float, str], colours: dict[Any, str], x: str) -> dict[str, Any]:
-    name = f"α {number(group[0])}" if x == "r" else f"r {number(group[0])}"
+def _style(index: int, groups: Sequence[Group], colours: dict[Any, str], x: str) -> dict[str, Any]:
+    value, method, workload, width = groups[index]
+    parts = [f"α {number(value)}" if x == "r" else f"r {number(value)}"]
+    parts += [method] if method != "lora" else []
+    parts += [workload] if len({group[2] for group in groups}) > 1 else []
+    parts += [f"in {width}"] if len({group[3] for group in groups}) > 1 else []
     return {
-        "name": f"LoRA, {name}" + ("" if group[1] == "lora" else f", {group[1]}"),
-        "line": {"color": colours[group[0]], "width": 2},
-        "marker": {"color": colours[group[0]], "size": 7, "symbol": SYMBOLS[index % len(SYMBOLS)]},
+        "name": ", ".join(["LoRA", *parts]),
+        "line": {"color": colours[value], "width": 2, "dash": _dash(groups[index], groups)},
+        "marker": {"color": colours[value], "size": 7, "symbol": SYMBOLS[index % len(SYMBOLS)]},
     }
+
+
+def _dash(group: Group, groups: Sequence[Group]) -> str:
+    others = sorted({other[1:] for other in groups})
+    return DASHES[others.index(group[1:]) % len(DASHES)]
 
 
 def _curve(

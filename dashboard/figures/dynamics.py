@@ -45,7 +45,9 @@ def metric_title(metric: str) -> str:
 
 def over_steps_figure(curves: Curves, theme: Theme, *, colour_by: str, log_y: bool) -> Figure:
     """Every curve of one metric; identical curves are drawn so that each can be seen under the other."""
-    lines = [curve for curve in curves.curves if any(value is not None for value in curve.value)]
+    lines = sorted(
+        (curve for curve in curves.curves if any(value is not None for value in curve.value)), key=_order
+    )
     if not lines:
         return empty(theme, f"No {metric_title(curves.metric)} recorded yet.", height=480)
     log_y = log_y and curves.metric.partition("/")[0] not in SIGNED
@@ -218,6 +220,13 @@ def _legend(
         return {"name": names[index] + twin + (" ✕" if diverged else "")}
     shown = number(group) if isinstance(group, int | float) else str(group)
     return {"name": shown, "legendgroup": shown, "showlegend": group not in seen}
+
+
+def _order(curve: Curve) -> tuple[Any, ...]:
+    """Plain configurations first, so that it is the special one that equals a plain one."""
+    labels = curve.labels
+    plain = [_sortable(labels.get(name) or "") for name in ("lr_ratio", "method", "rank", "lr", "alpha")]
+    return (labels.get("schedule", "constant") != "constant", *plain)
 
 
 def _dashes(curves: Sequence[Curve], colour_by: str) -> list[str]:

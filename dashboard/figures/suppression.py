@@ -32,7 +32,7 @@ def suppression_figure(curves: Sequence[SuppressionItem], theme: Theme, *, step:
     data: list[dict[str, Any]] = []
     for curve in shown:
         colour = colours[curve.rank]
-        name = f"r {curve.rank}" + (f", {curve.method}" if len({c.method for c in shown}) > 1 else "")
+        name = ", ".join([f"r {curve.rank}", *_apart(curve, shown)])
         data.append(
             {
                 "type": "scatter",
@@ -70,6 +70,16 @@ def suppression_figure(curves: Sequence[SuppressionItem], theme: Theme, *, step:
             hovermode="closest",
         ),
     }
+
+
+def _apart(curve: SuppressionItem, among: Sequence[SuppressionItem]) -> list[str]:
+    """What else tells this curve from the others."""
+    parts = []
+    for name in ("method", "workload", "in_features"):
+        if len({getattr(other, name) for other in among}) > 1:
+            value = getattr(curve, name)
+            parts.append(f"in {value}" if name == "in_features" else str(value))
+    return parts
 
 
 def rates_figure(curvature: Curvature, theme: Theme) -> Figure:

@@ -15,6 +15,8 @@ import numpy as np
 
 from lora_alpha.analysis.optimum import Optimum
 
+CurveKey = tuple[str, int, str, int, float, int]
+
 
 @dataclass(frozen=True)
 class Sharpness:
@@ -87,6 +89,7 @@ class Suppression:
     predicted: float
     in_features: int
     reason: str
+    workload: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,9 @@ class RateAtSharpness:
 
 
 def suppression_curves(sharpness: Iterable[Sharpness]) -> list[Suppression]:
-    """λ_LoRA/λ_full against α for each (method, rank, lr, step); at step 0 the lr does not matter.
+    """λ_LoRA/λ_full against α for each (workload, width, method, rank, lr, step).
+
+    At step 0 the lr does not matter. The width stands for a workload's options, which a probe does not carry.
 
     A LoRA probe is paired with the full-weight probe of the same seed, step, rank and α; at the start the
     weights are W0 whatever the adapter, so there any full-weight probe of that seed will do.
@@ -114,13 +119,14 @@ def suppression_curves(sharpness: Iterable[Sharpness]) -> list[Suppression]:
     for item in whole:
         if item.space == "full":
             full.setdefault(_point(item), []).append(item.lambda_max)
-    groups: dict[tuple[str, int, float, int], dict[float, list[tuple[Sharpness, float]]]] = {}
+    groups: dict[CurveKey, dict[float, list[tuple[Sharpness, float]]]] = {}
     for item in whole:
         if item.space != "lora" or item.rank is None or item.alpha is None:
             continue
         against = full.get(_point(item))
         if against:
-            key = (item.method, item.rank, 0.0 if item.step == 0 else item.lr or 0.0, item.step)
+            lr = 0.0 if item.step == 0 else item.lr or 0.0
+            key = (item.workload, item.in_features, item.method, item.rank, lr, item.step)
             ratio = item.lambda_max / statistics.fmean(against)
             groups.setdefault(key, {}).setdefault(item.alpha, []).append((item, ratio))
     return [_suppression(key, by_alpha) for key, by_alpha in sorted(groups.items())]
@@ -182,14 +188,21 @@ def generic_crossing(rank: int, in_features: int) -> float:
 
 def _point(item: Sharpness) -> object:
     if item.step == 0:
-        return (item.workload, item.seed)
-    return (item.workload, item.seed, item.step, item.method, item.rank, item.alpha, item.lr)
+        return (item.workload, item.in_features, item.seed)
+    return (
+        item.workload,
+        item.in_features,
+        item.seed,
+        item.step,
+        item.method,
+        item.rank,
+        item.alpha,
+        item.lr,
+    )
 
 
-def _suppression(
-    key: tuple[str, int, float, int], by_alpha: dict[float, list[tuple[Sharpness, float]]]
-) -> Suppression:
-    method, rank, lr, step = key
+def _suppression(key: CurveKey, by_alpha: dict[float, list[tuple[Sharpness, float]]]) -> Suppression:
+    workload, in_features, method, rank, lr, step = key
     points = tuple(
         SuppressionPoint(
             alpha=alpha,
@@ -199,7 +212,6 @@ def _suppression(
         )
         for alpha, pairs in sorted(by_alpha.items())
     )
-    in_features = next(iter(by_alpha.values()))[0][0].in_features
     crossing, slope, reason = _crossing(points)
     return Suppression(
         method=method,
@@ -212,6 +224,7 @@ def _suppression(
         predicted=generic_crossing(rank, in_features),
         in_features=in_features,
         reason=reason,
+        workload=workload,
     )
 
 

@@ -32,7 +32,7 @@ def test_identical_curves_can_be_told_from_each_other() -> None:
     same, other = [0.1, 0.05, 0.04], [0.1, 0.05, 0.041]
     curves = [curve(same), curve(same, alpha=4.0, lr=2e-3), curve(other, alpha=16.0)]
     assert twin_of(curves) == {1: 0}
-    first, twin, third = drawn(curves)["data"]
+    first, third, twin = drawn(curves)["data"]
     assert twin["line"]["dash"] != first["line"]["dash"]
     assert twin["line"]["color"] != first["line"]["color"]
     assert twin["marker"]["symbol"] == "circle-open"

@@ -95,3 +95,10 @@ def test_best_rates_meet_the_sharpness_they_belong_to():
     assert rate_exponent([*rates[:2], replace(rates[2], censored="high_edge")]) is None
     assert rate_exponent([*rates[:2], replace(rates[2], censored="cliff")]) == pytest.approx(1.0)
     assert rates_at_sharpness([], optima) == []
+
+
+def test_workloads_and_widths_are_never_compared_with_each_other():
+    lora = [probe("lora", 5.0), probe("lora", 8.0, in_features=256), probe("lora", 9.0, workload="digits")]
+    full = [probe("full", 10.0), probe("full", 16.0, in_features=256), probe("full", 36.0, workload="digits")]
+    ratios = {(c.workload, c.in_features): c.points[0].ratio for c in suppression_curves([*lora, *full])}
+    assert ratios == pytest.approx({("", 64): 0.5, ("", 256): 0.5, ("digits", 64): 0.25})
