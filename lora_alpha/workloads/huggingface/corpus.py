@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_alpha.catalog.huggingface_options import CausalLMOptions, ColumnOptions, DataOptions
+from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.workloads.base import Progress
 from lora_alpha.workloads.huggingface.problems import problem
 from lora_alpha.workloads.huggingface.rendering import Example, Rendering, choose_rendering
@@ -62,6 +63,12 @@ class Split:
     num_rows: int
     columns: tuple[str, ...]
     how: str
+
+    @property
+    def num_shared(self) -> int:
+        """Held-out rows whose text is trained on as well."""
+        trained = set(self.train)
+        return sum(example in trained for example in self.held_out)
 
 
 def find_files(options: DataOptions, *, roots: Roots) -> DataFiles:
@@ -223,6 +230,7 @@ def _make(options: Any, files: DataFiles, *, tokenizer: Any) -> Making:
         "tokens_p95": float(np.percentile(lengths, 95)),
         "tokens_max": int(np.max(lengths)),
         "prompt_tokens_mean": float(np.mean(prompts)),
+        "num_shared": split.num_shared,
         "num_truncated": num_cut,
         "num_dropped": num_dropped,
         "is_text": split.rendering.is_text,
@@ -252,7 +260,15 @@ def _make_source(options: CausalLMOptions, files: tuple[Path, ...], *, tokenizer
 
 
 def _rendered(table: Table, rendering: Rendering) -> list[Example]:
-    return [rendering.render(row) for row in table.rows]
+    examples = []
+    for number, row in enumerate(table.rows, start=1):
+        try:
+            examples.append(rendering.render(row))
+        except InvalidSpec as error:
+            raise InvalidSpec(
+                [FieldProblem(item.field, f"row {number}: {item.message}") for item in error.problems]
+            ) from None
+    return examples
 
 
 def _share(example: Example) -> float:

@@ -76,6 +76,11 @@ def corpus_warnings(facts: dict[str, Any], *, max_tokens: int) -> list[str]:
             f"{facts['num_dropped']:,} examples are left out: their prompt alone fills max_tokens = "
             f"{max_tokens}, or they have nothing to learn"
         )
+    if facts.get("num_shared"):
+        warnings.append(
+            f"{facts['num_shared']:,} of the {facts['num_held_out']:,} held-out examples are trained on as "
+            "well: the held-out loss will flatter"
+        )
     if facts["num_held_out"] < FEW_HELD_OUT:
         warnings.append(
             f"only {facts['num_held_out']} examples are held out: differences between runs will be noise; "

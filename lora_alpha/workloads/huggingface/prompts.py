@@ -131,6 +131,7 @@ def _make(options: RLOptions, files: DataFiles, *, tokenizer: Any) -> Making:
         "tokens_mean": float(np.mean(lengths)),
         "tokens_p95": float(np.percentile(lengths, 95)),
         "tokens_max": int(np.max(lengths)),
+        "num_shared": split.num_shared,
         "num_truncated": 0,
         "num_dropped": num_dropped,
         "num_unanswered": num_unanswered,

@@ -175,9 +175,9 @@ def _conversation(column: str, tokenizer: Any) -> Rendering:
     def render(row: Row) -> Example:
         messages = row.get(column)
         if not isinstance(messages, list) or not messages or not all(_is_message(m) for m in messages):
-            raise problem("messages_column", f"column {column} is no list of (role, content) in some row")
+            raise problem("messages_column", f"column {column} is no list of (role, content)")
         if messages[-1]["role"] != "assistant" or len(messages) < 2:
-            raise problem("messages_column", f"a conversation in {column} does not end with an answer")
+            raise problem("messages_column", f"the conversation in {column} does not end with an answer")
         whole = tokenizer.apply_chat_template(messages, tokenize=False)
         prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
         if not whole.startswith(prompt):
@@ -204,5 +204,5 @@ def _existing(option: str, column: str, columns: Sequence[str]) -> str:
 def _string(row: Row, column: str) -> str:
     value = row.get(column)
     if value is None:
-        raise problem("data", f"column {column} is empty in some row: fill it or leave the row out")
+        raise problem("data", f"column {column} is empty: fill it or leave the row out")
     return value if isinstance(value, str) else str(value)

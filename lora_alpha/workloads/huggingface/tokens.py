@@ -25,7 +25,7 @@ from lora_alpha.workloads.base import Progress
 from lora_alpha.workloads.huggingface.model_loading import TOKENIZER_FILES
 from lora_alpha.workloads.huggingface.rendering import Example
 
-VERSION = 1  # raised whenever the same inputs would give other tokens
+VERSION = 2  # raised whenever the same inputs would give other tokens
 BLOCK = 256  # rows between two reports, tokenised at once
 
 

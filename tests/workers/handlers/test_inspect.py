@@ -120,6 +120,13 @@ def test_a_model_that_does_not_fit_is_said_to(store, settings, options, monkeypa
     assert any("one configuration needs about" in warning for warning in warnings)
 
 
+def test_held_out_rows_that_are_trained_on_are_counted(store, settings, options):
+    found = inspect(store, settings, {**options, "test_data": options["data"]}).result
+
+    assert found["num_shared"] == 40
+    assert any("40 of the 40 held-out examples are trained on as well" in w for w in found["warnings"])
+
+
 def test_truncation_is_counted(store, settings, options):
     found = inspect(store, settings, {**options, "max_tokens": 27}).result
 
@@ -195,6 +202,11 @@ WRONG: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str]] = {
         file("x.jsonl", '{"question": "a", "answer": "b"}\n{"question": \n'),
         "data",
         r"x.jsonl, line 2: no valid JSON",
+    ),
+    "empty cell": (
+        file("x.jsonl", '{"question": "a", "answer": "b"}\n{"question": "c", "answer": null}\n'),
+        "data",
+        r"row 2: column answer is empty",
     ),
     "uneven CSV": (file("x.csv", "question,answer\na,b\nc\n"), "data", r"x.csv, line 3: another number"),
     "missing column": (

@@ -76,7 +76,7 @@ def test_a_conversation_learns_its_last_answer() -> None:
             {"prompt_column": "topic", "prompt_template": "{topic}"},
             r"prompt_template: got a prompt_column as well",
         ),
-        ({"question": None, "answer": "1"}, {}, r"column question is empty in some row"),
+        ({"question": None, "answer": "1"}, {}, r"column question is empty: fill it"),
         ({"messages": []}, {}, r"is no list of"),
         ({"messages": [{"role": "user", "content": "a"}]}, {}, r"does not end with an answer"),
         ({"a": 1}, {}, r"say how the columns a make a prompt"),
