@@ -130,6 +130,8 @@ class RunStream:
             self._try_to_send()
             if finished and (not self._outbox or time.monotonic() >= self._deadline):
                 break
+        if self._outbox:
+            self._keep()
         if self._closes_client:
             self.client.close()
 
@@ -183,6 +185,8 @@ class RunStream:
             self._num_spooled = max(0, self._num_spooled - 1)
             self.num_dropped += _count(refused)
             LOG.warning("the service refuses points of this run: %s", error)
+            if not self._outbox:
+                self._spool.unlink(missing_ok=True)
         except LoraAlphaError as error:
             self._wait(error)
         else:
@@ -208,6 +212,9 @@ class RunStream:
         self._wait_s = min(max(FIRST_WAIT_S, 2 * self._wait_s), self._max_wait_s)
         # At the end there is no time for long waits.
         self._next_try = time.monotonic() + min(self._wait_s, 0.5 if self._closing.is_set() else math.inf)
+        self._keep()
+
+    def _keep(self) -> None:
         try:
             self._write_spool()
         except OSError as full:
