@@ -185,7 +185,10 @@ def _vertex(x: NDArray[np.float64], y: NDArray[np.float64], best: int) -> float:
 
 
 def _parabola(x: NDArray[np.float64], y: NDArray[np.float64], best: int) -> tuple[float, float]:
-    """c and v of y = c·(x - v)² + const through the best cell and its two neighbours; v is NaN for c = 0."""
+    """Curvature c and vertex v of y = c·(x - v)² + const through the best cell and its neighbours.
+
+    v is NaN where c is 0.
+    """
     left, middle, right = (slice_ for slice_ in range(best - 1, best + 2))
     h0, h1 = x[middle] - x[left], x[right] - x[middle]
     d0, d1 = (y[middle] - y[left]) / h0, (y[right] - y[middle]) / h1
