@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dashboard.figures.bands import spread_band
 from dashboard.figures.style import (
     DASHES,
     Figure,
     Theme,
     axis,
     empty,
-    faded,
     layout,
     number,
     ordinal_colours,
@@ -66,7 +66,7 @@ def convergence_figure(curves: Curves, view: ConvergenceView, theme: Theme, *, l
         group = _axis_value(curve, view.colour_by)
         colour = colours[group]
         if view.band and len(lines) <= MAX_BANDS and view.smoothing == 0:
-            data += _band(curve, colour, log_y=view.log_y)
+            data += spread_band(curve, colour, log_y=view.log_y)
         strong = not best or curve.key in best
         data.append(_line(curve, view, colour, group, first=keys[group] == curve.key, strong=strong))
     metric = label if curves.metric == "eval_loss" else curves.metric.replace("_", " ")
@@ -149,34 +149,6 @@ def _line(
             f"{', some diverged' if curve.diverged else ''}<extra></extra>"
         ),
     }
-
-
-def _band(curve: Curve, colour: str, *, log_y: bool) -> list[dict[str, Any]]:
-    triples = [
-        (step, value, std)
-        for step, value, std in zip(
-            curve.step, curve.value, curve.std or [None] * len(curve.step), strict=True
-        )
-        if value is not None and std is not None and (not log_y or value > std)
-    ]
-    if len(triples) < 2:
-        return []
-    steps = [step for step, _, _ in triples]
-    upper = [value + std for _, value, std in triples]
-    lower = [value - std for _, value, std in triples]
-    return [
-        {
-            "type": "scatter",
-            "x": steps + steps[::-1],
-            "y": upper + lower[::-1],
-            "fill": "toself",
-            "fillcolor": faded(colour, 0.15),
-            "line": {"width": 0},
-            "mode": "lines",
-            "hoverinfo": "skip",
-            "showlegend": False,
-        }
-    ]
 
 
 def _steps(curve: Curve, view: ConvergenceView) -> list[float | None]:
