@@ -85,8 +85,9 @@ class ClassificationWorkload:
         check_model_folder(folder)
         config = read_config(folder)
         tokenizer = load_tokenizer(folder)
-        longest = context_length(config)
-        if longest is not None and self.options.max_tokens > longest:
+        # RoBERTa's positions begin behind its padding token's: only its tokenizer knows how many are left.
+        longest = min(context_length(config) or tokenizer.model_max_length, tokenizer.model_max_length)
+        if self.options.max_tokens > longest:
             raise problem(
                 "max_tokens", f"got {self.options.max_tokens}: the model reads at most {longest} tokens"
             )

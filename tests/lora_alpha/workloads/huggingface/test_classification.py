@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,17 @@ def test_deberta_adapts_what_is_its_configurations_own(prepared: Callable[..., A
     workload = prepared(model=str(deberta), targets="query_proj")
     with pytest.raises(InvalidSpec, match="also projects relative positions"):
         workload.targets(workload.build_model(device=CPU, dtype=torch.float32))
+
+
+def test_a_tokenizer_may_set_a_shorter_limit_than_the_positions(
+    prepared: Callable[..., Any], bert: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(bert, tmp_path / "roberta")
+    tokenizer = byte_tokenizer()
+    tokenizer.model_max_length = 48
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(InvalidSpec, match="reads at most 48 tokens"):
+        prepared(model=str(folder))
 
 
 @pytest.mark.parametrize(
