@@ -220,3 +220,14 @@ def test_transformers_own_head_is_not_used(prepared: Callable[..., Any], bert: P
     ours = prepared().build_model(device=CPU, dtype=torch.float32)
     assert not torch.equal(theirs.classifier.weight, ours.classifier.weight)
     assert torch.equal(theirs.bert.pooler.dense.weight, ours.bert.pooler.dense.weight)
+
+
+@pytest.mark.parametrize("option", [{"accumulation": 3}, {"gradient_checkpointing": True}])
+def test_options_that_save_memory_change_nothing_else(
+    prepared: Callable[..., Any], option: dict[str, Any]
+) -> None:
+    exact = {"steps": 3, "dtype": "float64"}
+    plain = train(prepared(), configurations()[:2], **exact)
+    saving = train(prepared(**option), configurations()[:2], **exact)
+    for first, second in zip(plain.results, saving.results, strict=True):
+        assert second.final_loss == pytest.approx(first.final_loss, rel=1e-10)

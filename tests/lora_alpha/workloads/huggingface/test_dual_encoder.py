@@ -84,6 +84,13 @@ def test_a_pack_trains_as_one_at_a_time_does(prepared: Callable[..., Any]) -> No
         assert result.forgetting == pytest.approx(alone.forgetting, rel=1e-8)
 
 
+def test_gradient_checkpointing_changes_nothing_else(prepared: Callable[..., Any]) -> None:
+    exact = {"steps": 2, "dtype": "float64"}
+    (plain,) = train(prepared(), configurations()[:1], **exact).results
+    (saving,) = train(prepared(gradient_checkpointing=True), configurations()[:1], **exact).results
+    assert saving.final_loss == pytest.approx(plain.final_loss, rel=1e-10)
+
+
 def test_pixels_are_those_of_the_models_own_preprocessor(
     prepared: Callable[..., Any], clip: Path, data: Path
 ) -> None:
