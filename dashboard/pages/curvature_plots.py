@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, html, no_update
+from dash import Dash, Output, html, no_update
 from dash.development.base_component import Component
 
 from dashboard import ids
@@ -17,6 +17,7 @@ from dashboard.figures.curvature import X_AXES, extremes_figure, layers_of, step
 from dashboard.figures.density import density_figure, density_grid, density_name
 from dashboard.figures.style import empty, number, theme
 from dashboard.figures.suppression import rates_figure, suppression_figure
+from dashboard.views import draw_tab
 from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.schemas_claims import Curvature, SharpnessItem
@@ -97,46 +98,34 @@ def panels(view: Mapping[str, Any]) -> dict[str, Component]:
 
 def register(app: Dash, connect: Connect) -> None:
     """One callback a tab; each draws only while its tab is open."""
-    inputs = (
-        Input(ids.CURVATURE_PULSE, "data"),
-        Input(ids.CURVATURE_VIEW, "data"),
-        Input(ids.THEME, "data"),
-    )
-
-    @app.callback(
+    extremes = [
         Output(ids.EXTREMES, "figure"),
         Output(f"{ids.EXTREMES}-table", "children"),
         Output(ids.curvature("step"), "data"),
         Output(ids.curvature("layer"), "data"),
-        *inputs,
-    )
-    async def extremes(_: str, view: dict[str, Any], theme_name: str) -> Any:
-        if view["tab"] != "extremes":
-            return (no_update,) * 4
-        return await asyncio.to_thread(_extremes, connect, view, theme_name)
-
-    @app.callback(Output(ids.SUPPRESSION, "figure"), Output(f"{ids.SUPPRESSION}-table", "children"), *inputs)
-    async def suppression(_: str, view: dict[str, Any], theme_name: str) -> Any:
-        if view["tab"] != "suppression":
-            return no_update, no_update
-        return await asyncio.to_thread(_suppression, connect, view, theme_name)
-
-    @app.callback(Output(ids.RATES, "figure"), Output(f"{ids.RATES}-table", "children"), *inputs)
-    async def rates(_: str, view: dict[str, Any], theme_name: str) -> Any:
-        if view["tab"] != "rates":
-            return no_update, no_update
-        return await asyncio.to_thread(_rates, connect, view, theme_name)
-
-    @app.callback(
+    ]
+    suppression = [Output(ids.SUPPRESSION, "figure"), Output(f"{ids.SUPPRESSION}-table", "children")]
+    rates = [Output(ids.RATES, "figure"), Output(f"{ids.RATES}-table", "children")]
+    density = [
         Output(ids.DENSITY, "figure"),
         Output(f"{ids.DENSITY}-table", "children"),
         Output(ids.curvature("densities"), "data"),
-        *inputs,
-    )
-    async def density(_: str, view: dict[str, Any], theme_name: str) -> Any:
-        if view["tab"] != "density":
-            return (no_update,) * 3
-        return await asyncio.to_thread(_density, connect, view, theme_name)
+    ]
+    tabs = {
+        "extremes": (extremes, _extremes),
+        "suppression": (suppression, _suppression),
+        "rates": (rates, _rates),
+        "density": (density, _density),
+    }
+    for tab, (outputs, draw) in tabs.items():
+        draw_tab(
+            app,
+            tab,
+            outputs,
+            pulse=ids.CURVATURE_PULSE,
+            view=ids.CURVATURE_VIEW,
+            draw=partial(draw, connect),
+        )
 
 
 def _extremes(connect: Connect, view: Mapping[str, Any], theme_name: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import ALL, Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, Input, Output, State, dcc, html, no_update
 from dash.development.base_component import Component
 
 from dashboard import ids
@@ -15,6 +15,7 @@ from dashboard.address import read_view, write_view
 from dashboard.components.parts import badge, card, note, nothing_here, select
 from dashboard.connection import Connect
 from dashboard.pages import dynamics_layers, dynamics_routes, dynamics_schedules, dynamics_steps
+from dashboard.views import remember_view
 from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.schemas import Sweep
@@ -84,18 +85,7 @@ def register(app: Dash, connect: Connect) -> None:
             return no_update, no_update, no_update
         return await asyncio.to_thread(_change_sweep, connect, sweep_id, view)
 
-    @app.callback(
-        Output(ids.DYNAMICS_VIEW, "data"),
-        Output(ids.URL, "search", allow_duplicate=True),
-        Input({"type": "dynamics", "name": ALL}, "value"),
-        State({"type": "dynamics", "name": ALL}, "id"),
-        State(ids.DYNAMICS_VIEW, "data"),
-        prevent_initial_call=True,
-    )
-    async def remember(values: list[Any], names: list[dict[str, str]], view: dict[str, Any]) -> Any:
-        chosen = {item["name"]: value for item, value in zip(names, values, strict=True)}
-        new = {**view, **{name: value for name, value in chosen.items() if value is not None}}
-        return (new, write_view(new, DEFAULTS)) if new != view else (no_update, no_update)
+    remember_view(app, "dynamics", ids.DYNAMICS_VIEW, DEFAULTS)
 
     @app.callback(
         Output(ids.DYNAMICS_PULSE, "data"),

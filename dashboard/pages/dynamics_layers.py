@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, html, no_update
+from dash import Dash, Output, html, no_update
 from dash.development.base_component import Component
 
 from dashboard import ids
@@ -15,6 +15,7 @@ from dashboard.components.parts import behind, figure, note, select, switch, tab
 from dashboard.connection import Connect
 from dashboard.figures.dynamics import METRICS, layer_figure, short_names
 from dashboard.figures.style import empty, number, theme
+from dashboard.views import draw_tab
 from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.schemas import Curve, Sweep
@@ -63,18 +64,17 @@ def panel(client: Client, sweep: Sweep, view: Mapping[str, Any]) -> Component:
 
 def register(app: Dash, connect: Connect) -> None:
     """The tab's callback."""
-
-    @app.callback(
-        Output(ids.DYNAMICS_LAYERS, "figure"),
-        Output(f"{ids.DYNAMICS_LAYERS}-table", "children"),
-        Input(ids.DYNAMICS_PULSE, "data"),
-        Input(ids.DYNAMICS_VIEW, "data"),
-        Input(ids.THEME, "data"),
+    draw_tab(
+        app,
+        "layers",
+        [
+            Output(ids.DYNAMICS_LAYERS, "figure"),
+            Output(f"{ids.DYNAMICS_LAYERS}-table", "children"),
+        ],
+        pulse=ids.DYNAMICS_PULSE,
+        view=ids.DYNAMICS_VIEW,
+        draw=partial(_draw, connect),
     )
-    async def draw(_: str, view: dict[str, Any], theme_name: str) -> Any:
-        if view["tab"] != "layers":
-            return no_update, no_update
-        return await asyncio.to_thread(_draw, connect, view, theme_name)
 
 
 def _draw(connect: Connect, view: Mapping[str, Any], theme_name: str) -> Any:

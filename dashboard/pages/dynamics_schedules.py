@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, html, no_update
+from dash import Dash, Output, html
 from dash.development.base_component import Component
 
 from dashboard import ids
@@ -15,6 +15,7 @@ from dashboard.components.parts import behind, figure, note, table
 from dashboard.connection import Connect
 from dashboard.figures.schedules import differences_figure, loss_figure, scale_figure
 from dashboard.figures.style import empty, number, theme
+from dashboard.views import draw_tab
 from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.schemas import Cell, Curves
@@ -46,24 +47,24 @@ def panel() -> Component:
 
 def register(app: Dash, connect: Connect) -> None:
     """The tab's callback."""
-
-    @app.callback(
-        Output(f"{ids.DYNAMICS_SCHEDULES}-verdict", "children"),
-        Output(ids.DYNAMICS_SCHEDULES, "figure"),
-        Output(f"{ids.DYNAMICS_SCHEDULES}-loss", "figure"),
-        Output(f"{ids.DYNAMICS_SCHEDULES}-scale", "figure"),
-        Output(f"{ids.DYNAMICS_SCHEDULES}-table", "children"),
-        Input(ids.DYNAMICS_PULSE, "data"),
-        Input(ids.DYNAMICS_VIEW, "data"),
-        Input(ids.THEME, "data"),
+    draw_tab(
+        app,
+        "schedules",
+        [
+            Output(f"{ids.DYNAMICS_SCHEDULES}-verdict", "children"),
+            Output(ids.DYNAMICS_SCHEDULES, "figure"),
+            Output(f"{ids.DYNAMICS_SCHEDULES}-loss", "figure"),
+            Output(f"{ids.DYNAMICS_SCHEDULES}-scale", "figure"),
+            Output(f"{ids.DYNAMICS_SCHEDULES}-table", "children"),
+        ],
+        pulse=ids.DYNAMICS_PULSE,
+        view=ids.DYNAMICS_VIEW,
+        draw=partial(_draw, connect),
     )
-    async def draw(_: str, view: dict[str, Any], theme_name: str) -> Any:
-        if view["tab"] != "schedules":
-            return (no_update,) * 5
-        return await asyncio.to_thread(_draw, connect, view["sweep"], theme_name)
 
 
-def _draw(connect: Connect, sweep_id: str, theme_name: str) -> Any:
+def _draw(connect: Connect, view: Mapping[str, Any], theme_name: str) -> Any:
+    sweep_id = view["sweep"]
     colours = theme(theme_name)
     nothing = empty(colours, "", height=260)
     try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from dash import Dash, Input, Output, html, no_update
+from dash import Dash, Output, html, no_update
 from dash.development.base_component import Component
 
 from dashboard import ids
@@ -14,6 +14,7 @@ from dashboard.components.parts import behind, figure, note, select, several, sw
 from dashboard.connection import Connect
 from dashboard.figures.dynamics import METRICS, over_steps_figure, short_names, twin_of
 from dashboard.figures.style import empty, number, theme
+from dashboard.views import draw_tab
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.schemas import Curves, Sweep
 
@@ -55,18 +56,17 @@ def panel(sweep: Sweep, view: Mapping[str, Any]) -> Component:
 
 def register(app: Dash, connect: Connect) -> None:
     """The tab's callback."""
-
-    @app.callback(
-        Output(ids.DYNAMICS_STEPS, "figure"),
-        Output(f"{ids.DYNAMICS_STEPS}-table", "children"),
-        Input(ids.DYNAMICS_PULSE, "data"),
-        Input(ids.DYNAMICS_VIEW, "data"),
-        Input(ids.THEME, "data"),
+    draw_tab(
+        app,
+        "steps",
+        [
+            Output(ids.DYNAMICS_STEPS, "figure"),
+            Output(f"{ids.DYNAMICS_STEPS}-table", "children"),
+        ],
+        pulse=ids.DYNAMICS_PULSE,
+        view=ids.DYNAMICS_VIEW,
+        draw=partial(_draw, connect),
     )
-    async def draw(_: str, view: dict[str, Any], theme_name: str) -> Any:
-        if view["tab"] != "steps":
-            return no_update, no_update
-        return await asyncio.to_thread(_draw, connect, view, theme_name)
 
 
 def axis_filters(spec: Mapping[str, Any], view: Mapping[str, Any]) -> list[Component]:

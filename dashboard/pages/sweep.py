@@ -10,12 +10,13 @@ from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 from dash.development.base_component import Component
 
 from dashboard import ids
-from dashboard.address import read_view, write_view
+from dashboard.address import read_view
 from dashboard.components.parts import badge, note, notes
 from dashboard.connection import Connect
 from dashboard.pages import sweep_equivalence, sweep_law, sweep_notes, sweep_runs, sweep_training
 from dashboard.pages.presets import preset_note
 from dashboard.pages.sweeps import time_left
+from dashboard.views import remember_view
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.schemas import Sweep
 
@@ -98,18 +99,7 @@ def register(app: Dash, connect: Connect) -> None:
         verb = pressed["verb"] if isinstance(pressed, dict) and any(clicks) else None
         return await asyncio.to_thread(_beat, connect, sweep_id, pulse, verb)
 
-    @app.callback(
-        Output(ids.SWEEP_VIEW, "data"),
-        Output(ids.URL, "search"),
-        Input({"type": "view", "name": ALL}, "value"),
-        State({"type": "view", "name": ALL}, "id"),
-        State(ids.SWEEP_VIEW, "data"),
-        prevent_initial_call=True,
-    )
-    async def remember(values: list[Any], names: list[dict[str, str]], view: dict[str, Any]) -> Any:
-        chosen = {item["name"]: value for item, value in zip(names, values, strict=True)}
-        new = {**view, **{name: value for name, value in chosen.items() if value is not None}}
-        return (new, write_view(new, DEFAULTS)) if new != view else (no_update, no_update)
+    remember_view(app, "view", ids.SWEEP_VIEW, DEFAULTS)
 
     sweep_training.register(app, connect)
     sweep_law.register(app, connect)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -108,6 +109,12 @@ def make_cells(outcomes: Iterable[RunOutcome]) -> list[CellStats]:
 def constant_alpha(cells: Sequence[CellStats]) -> list[CellStats]:
     """The cells whose α did not move: what a law of α is about."""
     return [cell for cell in cells if cell.schedule == CONSTANT]
+
+
+def best_cell(cells: Iterable[CellStats]) -> CellStats | None:
+    """The measured cell of the lowest mean loss."""
+    measured = [cell for cell in cells if cell.measured]
+    return min(measured, key=lambda cell: math.inf if cell.mean is None else cell.mean, default=None)
 
 
 def _position(cell: CellStats) -> tuple[str, float, float, str, int, float]:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from lora_alpha.analysis.cells import CellStats
+from lora_alpha.analysis.cells import CellStats, best_cell
 
 Verdict = Literal["equivalent", "alpha_better", "lr_better", "not_enough_data"]
 MARGIN = 0.02
@@ -65,7 +65,7 @@ def _compare(method: str, rank: int, cells: Sequence[CellStats], margin: float) 
     base_lr = min(cell.lr for cell in cells)
     alpha_route = [cell for cell in cells if cell.lr == base_lr]
     lr_route = [cell for cell in cells if cell.alpha == base_alpha]
-    by_alpha, by_lr = _best(alpha_route), _best(lr_route)
+    by_alpha, by_lr = best_cell(alpha_route), best_cell(lr_route)
     seeds = sorted(set(by_alpha.losses) & set(by_lr.losses)) if by_alpha and by_lr else []
     difference = low = high = None
     verdict: Verdict = "not_enough_data"
@@ -100,11 +100,6 @@ def _compare(method: str, rank: int, cells: Sequence[CellStats], margin: float) 
         verdict=verdict,
         reason=reason,
     )
-
-
-def _best(cells: Sequence[CellStats]) -> CellStats | None:
-    measured = [cell for cell in cells if cell.measured]
-    return min(measured, key=lambda cell: cell.mean if cell.mean is not None else math.inf, default=None)
 
 
 def _verdict(relative: np.ndarray, margin: float) -> tuple[float, float, float, Verdict]:

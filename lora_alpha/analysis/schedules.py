@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from lora_alpha.analysis.cells import CONSTANT, CellStats
+from lora_alpha.analysis.cells import CONSTANT, CellStats, best_cell
 
 Verdict = Literal["better", "worse", "equivalent", "undecided", "not_enough_data"]
 MARGIN = 0.02
@@ -97,7 +97,7 @@ def schedules_verdict(items: Sequence[ScheduleComparison]) -> str:
 def _compare(
     cells: Sequence[CellStats], constant: Sequence[CellStats], *, margin: float, num_schedules: int
 ) -> ScheduleComparison:
-    best, reference = _best(cells), _best(constant)
+    best, reference = best_cell(cells), best_cell(constant)
     seeds = sorted(set(best.losses) & set(reference.losses)) if best and reference else []
     difference = low = high = None
     verdict: Verdict = "not_enough_data"
@@ -135,11 +135,6 @@ def _compare(
         verdict=verdict,
         reason=reason,
     )
-
-
-def _best(cells: Sequence[CellStats]) -> CellStats | None:
-    measured = [cell for cell in cells if cell.measured]
-    return min(measured, key=lambda cell: cell.mean if cell.mean is not None else math.inf, default=None)
 
 
 def _verdict(relative: np.ndarray, margin: float, num_schedules: int) -> tuple[float, float, float, Verdict]:
