@@ -47,6 +47,23 @@ def _order(seed: int, epoch: int, num_examples: int) -> NDArray[np.int32]:
     return np.argsort(draws, kind="stable").astype(np.int32)
 
 
+def padded_tokens(
+    examples: TokenSet, chosen: NDArray[np.int64], *, pad: int, multiple: int = MULTIPLE
+) -> tuple[Tensor, Tensor]:
+    """One example a row, for an encoder.
+
+    Returns:
+        Tokens (R, T) with ``pad`` at the end of short rows, T a multiple of ``multiple``; and (R, T), whether
+        each is no padding.
+    """
+    lengths = examples.lengths[chosen]
+    width = -(-int(lengths.max()) // multiple) * multiple
+    tokens = np.full((len(chosen), width), pad, dtype=np.int64)
+    for place, index in enumerate(chosen):
+        tokens[place, : lengths[place]] = examples.example(int(index))
+    return torch.from_numpy(tokens), torch.from_numpy(np.arange(width) < lengths[:, None])
+
+
 def padded_rows(examples: TokenSet, chosen: Iterable[int]) -> dict[str, Tensor]:
     """One example a row.
 

@@ -5,7 +5,7 @@ Shapes: N configurations, B pairs each, R = N·B rows, K held-out pairs, D embed
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,109 +17,35 @@ from torch.nn import functional as F
 from transformers import AutoModel
 
 from lora_alpha.catalog.huggingface_encoders import DualEncoderOptions
-from lora_alpha.errors import WorkloadError
 from lora_alpha.workloads.base import Batch, Progress
 from lora_alpha.workloads.clip import contrastive_losses
 from lora_alpha.workloads.held_out import CPU_TOKENS, GPU_TOKENS
-from lora_alpha.workloads.huggingface.batching import drawn_indices
+from lora_alpha.workloads.huggingface.batching import drawn_indices, padded_tokens
 from lora_alpha.workloads.huggingface.captioned_pictures import (
     CaptionedPictures,
     Pairs,
     prepare_captioned_pictures,
 )
-from lora_alpha.workloads.huggingface.findings import FEW_HELD_OUT, READ_BYTES, model_findings
+from lora_alpha.workloads.huggingface.fine_tuning import FineTuningWorkload, ModelFiles
 from lora_alpha.workloads.huggingface.held_out_scores import adapters_disabled, repeated
-from lora_alpha.workloads.huggingface.model_loading import (
-    check_model_folder,
-    context_length,
-    enable_checkpointing,
-    load_model,
-    load_tokenizer,
-    read_config,
-)
+from lora_alpha.workloads.huggingface.model_loading import padding_token
 from lora_alpha.workloads.huggingface.problems import problem
-from lora_alpha.workloads.huggingface.sources import Roots, model_folder
-from lora_alpha.workloads.huggingface.targets import find_targets
+from lora_alpha.workloads.huggingface.sources import Roots
 
 
-class DualEncoderWorkload:
-    """A model with an image and a text tower, and pictures with captions of the user's own.
-
-    Args:
-        options: What the user chose.
-        roots: Folders that local models and data may come from; None: anywhere, for a caller that trains in
-            its own process. A service hands in its allowed roots.
-    """
+class DualEncoderWorkload(FineTuningWorkload[CaptionedPictures]):
+    """A model with an image and a text tower, and pictures with captions of the user's own."""
 
     name = "hf-clip"
+    auto_class = AutoModel
+    example = ("pair", "pairs")
+    text = ("caption", "captions")
+    options: DualEncoderOptions
 
     def __init__(self, options: DualEncoderOptions, *, roots: Roots = None) -> None:
-        self.options = options
-        self.roots = roots
-        self._folder: Path | None = None
-        self._data: CaptionedPictures | None = None
+        super().__init__(options, roots=roots)
         self._pad = 0
         self._picture_tokens = 1
-
-    def prepare(self, cache_dir: Path) -> Iterator[Progress]:
-        """Find and check the model and the data, and cache the pictures; nothing the second time.
-
-        Raises:
-            InvalidSpec: With the option that is wrong, what was found and what to do.
-        """
-        if self._data is not None:
-            return
-        yield Progress("finding the model", 0, 1)
-        folder = model_folder(self.options.model, revision=self.options.revision, roots=self.roots)
-        check_model_folder(folder)
-        config = read_config(folder)
-        vision = getattr(config, "vision_config", None)
-        if vision is None or getattr(config, "text_config", None) is None:
-            raise problem(
-                "model",
-                f"{folder} is a {config.model_type} model: give a dual encoder such as CLIP, with a "
-                "vision_config and a text_config",
-            )
-        longest = context_length(config)
-        if longest is not None and self.options.max_tokens > longest:
-            raise problem(
-                "max_tokens", f"got {self.options.max_tokens}: the model reads at most {longest} tokens"
-            )
-        side = int(getattr(vision, "image_size", 0)) // max(1, int(getattr(vision, "patch_size", 1)))
-        self._picture_tokens = side * side + 1
-        tokenizer = load_tokenizer(folder)
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        self._pad = int(pad or 0)
-        self._data = yield from prepare_captioned_pictures(
-            self.options, folder=folder, tokenizer=tokenizer, cache_dir=cache_dir, roots=self.roots
-        )
-        self._folder = folder
-
-    def build_model(self, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
-        """Both towers, every parameter frozen, without dropout.
-
-        Raises:
-            WorkloadError: If ``prepare`` has not run to its end.
-            InvalidSpec: If the weights do not fit, or the model is not trained by a softmax over pairs.
-        """
-        model = load_model(self.folder, AutoModel, device=device, dtype=dtype)
-        if not isinstance(getattr(model, "logit_scale", None), Tensor) or hasattr(model, "logit_bias"):
-            raise problem(
-                "model",
-                f"{type(model).__name__} is not of CLIP's kind (a softmax over pairs with a logit_scale)",
-            )
-        if self.options.gradient_checkpointing:
-            enable_checkpointing(model)
-        built: nn.Module = model
-        return built
-
-    def targets(self, model: nn.Module) -> list[str]:
-        """The layers that the options name, in both towers."""
-        return find_targets(model, self.options.targets)
-
-    def patterns(self) -> dict[str, Any]:
-        """Ranks and α of layers that have their own."""
-        return {"rank_pattern": self.options.rank_pattern, "alpha_pattern": self.options.alpha_pattern}
 
     def batch(self, model: nn.Module, *, step: int, seeds: Sequence[int], batch_size: int) -> Batch:
         """Every pair once an epoch, in each seed's own order.
@@ -168,52 +94,33 @@ class DualEncoderWorkload:
             "forgetting_loss": 1.0 - kept / len(caption_K),
         }
 
-    def findings(self) -> dict[str, Any]:
-        """What an inspection shows; weights of up to ``READ_BYTES`` are read in full.
-
-        Raises:
-            InvalidSpec: If model, targets or weights would stop a run.
-        """
-        found = model_findings(self.folder, AutoModel, options=self.options)
-        facts = self.data.facts
-        warnings = []
-        if found["weights_bytes"] <= READ_BYTES:
-            self.build_model(device=torch.device("cpu"), dtype=torch.float32)
-        else:
-            warnings.append("the weights are large and were not read: only their headers were checked")
-        if facts["num_truncated"]:
-            warnings.append(
-                f"{facts['num_truncated']:,} of {facts['rows']:,} captions are longer than max_tokens = "
-                f"{self.options.max_tokens} and are cut"
+    def _check_config(self, folder: Path, config: Any) -> None:
+        if getattr(config, "vision_config", None) is None or getattr(config, "text_config", None) is None:
+            raise problem(
+                "model",
+                f"{folder} is a {config.model_type} model: give a dual encoder such as CLIP, with a "
+                "vision_config and a text_config",
             )
-        if facts["num_held_out"] < FEW_HELD_OUT:
-            warnings.append(
-                f"only {facts['num_held_out']} pairs are held out: differences between runs will be noise; "
-                "hold out more, or give test_data"
+
+    def _read(self, files: ModelFiles, cache_dir: Path) -> Generator[Progress, None, CaptionedPictures]:
+        vision = files.config.vision_config
+        side = int(getattr(vision, "image_size", 0)) // max(1, int(getattr(vision, "patch_size", 1)))
+        self._picture_tokens = side * side + 1
+        self._pad = padding_token(files.tokenizer) or 0
+        return prepare_captioned_pictures(
+            self.options,
+            folder=files.folder,
+            tokenizer=files.tokenizer,
+            cache_dir=cache_dir,
+            roots=self.roots,
+        )
+
+    def _finish_model(self, model: Any) -> None:
+        if not isinstance(getattr(model, "logit_scale", None), Tensor) or hasattr(model, "logit_bias"):
+            raise problem(
+                "model",
+                f"{type(model).__name__} is not of CLIP's kind (a softmax over pairs with a logit_scale)",
             )
-        return {**facts, **found, "warnings": warnings}
-
-    @property
-    def folder(self) -> Path:
-        """Where the model's files lie.
-
-        Raises:
-            WorkloadError: Before ``prepare``.
-        """
-        if self._folder is None:
-            raise WorkloadError(f"{self.name} is not prepared: run prepare(cache_dir) to its end first")
-        return self._folder
-
-    @property
-    def data(self) -> CaptionedPictures:
-        """The pairs.
-
-        Raises:
-            WorkloadError: Before ``prepare``.
-        """
-        if self._data is None:
-            raise WorkloadError(f"{self.name} is not prepared: run prepare(cache_dir) to its end first")
-        return self._data
 
     def _embed(self, model: Any, batch: Batch, *, num_configs: int) -> tuple[Tensor, Tensor]:
         """Unit embeddings of pictures and captions, (N, B, D) each."""
@@ -227,24 +134,20 @@ class DualEncoderWorkload:
         return image_NBD, text_NBD
 
     def _rows(self, pairs: Pairs, chosen: NDArray[np.int64], *, like: Tensor) -> dict[str, Tensor]:
-        lengths = pairs.captions.lengths[chosen]
-        tokens = np.full((len(chosen), int(lengths.max())), self._pad, dtype=np.int64)
-        for place, index in enumerate(chosen):
-            tokens[place, : lengths[place]] = pairs.captions.example(int(index))
-        real = np.arange(tokens.shape[1]) < lengths[:, None]
+        # No wider than the longest caption: these models have few positions.
+        tokens, real = padded_tokens(pairs.captions, chosen, pad=self._pad, multiple=1)
         return {
-            "tokens": torch.from_numpy(tokens).to(like.device),
-            "real": torch.from_numpy(real).to(like.device),
+            "tokens": tokens.to(like.device),
+            "real": real.to(like.device),
             "pixels": self.data.scaling.scaled(pairs.pixels[chosen], like=like),
             "captions": torch.from_numpy(pairs.caption_numbers[chosen]).to(like.device),
         }
 
     def _pieces(self, num_configs: int, *, device: torch.device) -> Iterator[NDArray[np.int64]]:
-        count = min(len(self.data.held_out), self.options.num_eval)
-        chosen = np.linspace(0, len(self.data.held_out) - 1, count).astype(np.int64)
+        chosen = self.held_out_indices
         limit = GPU_TOKENS if device.type == "cuda" else CPU_TOKENS
         size = max(1, limit // (num_configs * (self._picture_tokens + self.options.max_tokens)))
-        for start in range(0, count, size):
+        for start in range(0, len(chosen), size):
             yield chosen[start : start + size]
 
 

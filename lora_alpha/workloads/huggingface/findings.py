@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lora_alpha.workloads.huggingface.model_loading import read_config, weight_files
-from lora_alpha.workloads.huggingface.problems import problem
+from lora_alpha.workloads.huggingface.problems import counted, problem
 from lora_alpha.workloads.huggingface.targets import check_patterns, find_targets
 from lora_alpha.workloads.inspection import describe_model
 
@@ -62,28 +62,41 @@ def check_weights(path: Path) -> int:
     return path.stat().st_size
 
 
-def corpus_warnings(facts: dict[str, Any], *, max_tokens: int) -> list[str]:
-    """What is allowed but should be known."""
+def data_warnings(
+    facts: dict[str, Any], *, max_tokens: int, example: tuple[str, str], text: tuple[str, str]
+) -> list[str]:
+    """What is allowed of the data but should be known.
+
+    Args:
+        facts: About them.
+        max_tokens: Where examples are cut.
+        example: What an example is called, one and many.
+        text: What is cut of it, one and many.
+    """
     warnings = []
-    total = facts["num_train"] + facts["num_held_out"]
+    one, many = example
     if facts["num_truncated"]:
+        number, longest = facts["num_truncated"], facts["tokens_max"]
+        total = counted(facts["num_train"] + facts["num_held_out"], *text)
+        are, lose = ("is", "loses its end") if number == 1 else ("are", "lose their end")
+        shown = f" (the longest has {longest:,} tokens)" if longest > max_tokens else ""
         warnings.append(
-            f"{facts['num_truncated']:,} of {total:,} examples are longer than max_tokens = {max_tokens} and "
-            f"lose their end (the longest has {facts['tokens_max']:,} tokens)"
+            f"{number:,} of {total} {are} longer than max_tokens = {max_tokens} and {lose}{shown}"
         )
-    if facts["num_dropped"]:
+    if facts.get("num_dropped"):
+        left_out = counted(facts["num_dropped"], f"{one} is left out", f"{many} are left out")
         warnings.append(
-            f"{facts['num_dropped']:,} examples are left out: their prompt alone fills max_tokens = "
-            f"{max_tokens}, or they have nothing to learn"
+            f"{left_out}: either the prompt leaves no room within max_tokens = {max_tokens}, or there is "
+            "nothing to learn"
         )
     if facts.get("num_shared"):
-        warnings.append(
-            f"{facts['num_shared']:,} of the {facts['num_held_out']:,} held-out examples are trained on as "
-            "well: the held-out loss will flatter"
-        )
+        number = facts["num_shared"]
+        total = counted(facts["num_held_out"], f"held-out {one}", f"held-out {many}")
+        are = "is" if number == 1 else "are"
+        warnings.append(f"{number:,} of the {total} {are} trained on as well: the held-out loss will flatter")
     if facts["num_held_out"] < FEW_HELD_OUT:
+        held_out = counted(facts["num_held_out"], f"{one} is held out", f"{many} are held out")
         warnings.append(
-            f"only {facts['num_held_out']} examples are held out: differences between runs will be noise; "
-            "hold out more, or give test_data"
+            f"only {held_out}: differences between runs will be noise; hold out more, or give test_data"
         )
     return warnings

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging
 
 from lora_alpha.errors import InvalidSpec
-from lora_alpha.workloads.huggingface.problems import problem
+from lora_alpha.workloads.huggingface.problems import counted, problem
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZER_FILES = (
@@ -101,7 +101,6 @@ def load_model(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    gradient_checkpointing: bool = False,
     new_weights: str = "",
     **config_changes: Any,
 ) -> Any:
@@ -112,8 +111,6 @@ def load_model(
         auto_class: transformers' class that picks the architecture, ``AutoModelForCausalLM`` say.
         device: Where it goes.
         dtype: Of every weight.
-        gradient_checkpointing: Recompute activations in the backward pass. The model is then in training
-            mode, which changes nothing else since there is no dropout.
         new_weights: Regular expression on names of weights that the files may lack (a new head, made from
             a fixed seed); "": none.
         **config_changes: Laid over the configuration, such as ``num_labels``.
@@ -132,20 +129,21 @@ def load_model(
     if unknown:
         raise problem(
             "model",
-            f"the weights in {folder} lack {len(unknown)} tensors of {type(model).__name__}, such as "
-            f"{unknown[0]}: they belong to another architecture than config.json says",
+            f"the weights in {folder} lack {counted(len(unknown), 'tensor', 'tensors')} of "
+            f"{type(model).__name__}, such as {unknown[0]}: they belong to another architecture than "
+            "config.json says",
         )
     model = model.requires_grad_(False).to(device=device, dtype=dtype).eval()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    if gradient_checkpointing:
-        enable_checkpointing(model)
     return model
 
 
 def enable_checkpointing(model: Any) -> None:
     """Recompute activations of ``model`` in the backward pass.
+
+    The model is then in training mode, which changes nothing else since there is no dropout.
 
     Raises:
         InvalidSpec: If the architecture cannot.
@@ -178,6 +176,12 @@ def load_tokenizer(folder: Path) -> Any:
         raise problem(
             "model", f"the tokenizer in {folder} is not understood: {_first_line(error)}"
         ) from error
+
+
+def padding_token(tokenizer: Any) -> int | None:
+    """What fills short rows: the padding token, else the end of text; None where there is neither."""
+    pad = tokenizer.pad_token_id
+    return tokenizer.eos_token_id if pad is None else int(pad)
 
 
 def context_length(config: Any) -> int | None:

@@ -12,3 +12,12 @@ def problem(option: str, message: str) -> InvalidSpec:
     'workload_options.data: there is no file x.csv'
     """
     return InvalidSpec([FieldProblem(f"workload_options.{option}", message)])
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """``number`` with the words that go with it.
+
+    >>> counted(1, "row is", "rows are"), counted(2000, "row is", "rows are")
+    ('1 row is', '2,000 rows are')
+    """
+    return f"{number:,} {one if number == 1 else many}"

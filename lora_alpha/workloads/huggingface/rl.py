@@ -57,7 +57,7 @@ class RLWorkload(CausalLMWorkload):
             (R, T), the frozen base's log-probabilities, where ``kl_weight`` asks for them; ``num_learnt`` and
             ``num_rows`` (N,).
         """
-        options, train = self.options, self.corpus.train
+        options, train = self.options, self.data.train
         group = options.group_size
         drawn = drawn_indices(seeds, step=step, count=batch_size, num_examples=len(train)).flatten()
         rows = np.repeat(drawn, group)
@@ -67,7 +67,7 @@ class RLWorkload(CausalLMWorkload):
         completions = self._complete(
             model, train, rows, torch.from_numpy(draws).view(-1, options.max_new_tokens)
         )
-        answers = [self.corpus.answers["train"][row] for row in rows]
+        answers = [self.data.answers["train"][row] for row in rows]
         rewards = torch.tensor(self._judge(completions, answers), dtype=torch.float64)
         batch = _rows(train, rows, completions)
         batch |= {
@@ -117,7 +117,7 @@ class RLWorkload(CausalLMWorkload):
         """
         samples, new = self.options.eval_samples, self.options.max_new_tokens
         indices = self.held_out_indices
-        examples = self.corpus.held_out
+        examples = self.data.held_out
         device = next(model.parameters()).device
         longest = int(examples.lengths[indices].max()) + new
         size = prompts_at_once(device, rows_each=num_configs * samples, tokens=longest)
@@ -128,10 +128,10 @@ class RLWorkload(CausalLMWorkload):
         totals = torch.zeros(3, num_configs, dtype=torch.float64)
         for start in range(0, len(indices), size):
             chosen = indices[start : start + size]
-            rows = np.tile(np.repeat(np.array(chosen), samples), num_configs)
+            rows = np.tile(np.repeat(chosen, samples), num_configs)
             own = draws[start : start + size].reshape(-1, new).repeat(num_configs, 1)
             completions = self._complete(model, examples, rows, own)
-            answers = [self.corpus.answers["held_out"][row] for row in rows]
+            answers = [self.data.answers["held_out"][row] for row in rows]
             texts = self._texts(completions)
             for place, values in enumerate(
                 (
@@ -159,7 +159,7 @@ class RLWorkload(CausalLMWorkload):
             )
         return found
 
-    def _read(self, **where: Any) -> Generator[Progress, None, Corpus]:
+    def _read_corpus(self, **where: Any) -> Generator[Progress, None, Corpus]:
         return prepare_prompts(self.options, **where)
 
     def _complete(
@@ -169,13 +169,13 @@ class RLWorkload(CausalLMWorkload):
             model,
             [examples.example(int(row)) for row in rows],
             num_new=self.options.max_new_tokens,
-            end=self._tokenizer.eos_token_id,
+            end=self.tokenizer.eos_token_id,
             draws_RS=draws,
             temperature=self.options.temperature,
         )
 
     def _texts(self, completions: Completions) -> list[str]:
-        texts: list[str] = self._tokenizer.batch_decode(completions.tokens, skip_special_tokens=True)
+        texts: list[str] = self.tokenizer.batch_decode(completions.tokens, skip_special_tokens=True)
         return texts
 
     def _judge(self, completions: Completions, answers: Sequence[str]) -> list[float]:

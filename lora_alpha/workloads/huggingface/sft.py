@@ -6,7 +6,7 @@ Shapes: N configurations, B examples (packed rows where examples are packed) eac
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lora_alpha.catalog.huggingface import ReasoningSFTOptions, SFTOptions
 from lora_alpha.catalog.huggingface_options import compiled
-from lora_alpha.workloads.base import Batch
+from lora_alpha.workloads.base import Batch, Progress
 from lora_alpha.workloads.huggingface.batching import (
     drawn_indices,
     pack_examples,
@@ -50,7 +50,7 @@ class SFTWorkload(CausalLMWorkload):
             ``tokens``, ``learnt``, ``real`` (R, T), for packed rows ``segments`` and ``positions``, and
             ``num_learnt`` (N,), the learnt tokens of each configuration.
         """
-        train = self.corpus.train
+        train = self.data.train
         count = len(self._rows) if self.options.packing else len(train)
         drawn = drawn_indices(seeds, step=step, count=batch_size, num_examples=count).flatten()
         if self.options.packing:
@@ -66,16 +66,16 @@ class SFTWorkload(CausalLMWorkload):
         losses_RT = chosen_losses(model, batch)
         return losses_RT.view(num_configs, -1).sum(1) / batch["num_learnt"].clamp(min=1)
 
-    def _use(self, corpus: Corpus) -> None:
+    def _read_corpus(self, **where: Any) -> Generator[Progress, None, Corpus]:
+        corpus = yield from super()._read_corpus(**where)
         if self.options.packing:
             self._rows = pack_examples(corpus.train, max_tokens=self.options.max_tokens)
+        return corpus
 
-    def build_model(self, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
-        """The base; packed rows need a model that takes positions and masks of ours."""
-        model = super().build_model(device=device, dtype=dtype)
+    def _finish_model(self, model: Any) -> None:
+        super()._finish_model(model)
         if self.options.packing:
             check_packing(model, max_tokens=self.options.max_tokens)
-        return model
 
 
 class ReasoningSFTWorkload(SFTWorkload):
@@ -104,10 +104,10 @@ class ReasoningSFTWorkload(SFTWorkload):
                 model,
                 prompts[piece] * num_configs,
                 num_new=self.options.max_new_tokens,
-                end=self._tokenizer.eos_token_id,
+                end=self.tokenizer.eos_token_id,
                 draws_RS=None,
             )
-            texts = self._tokenizer.batch_decode(completions.tokens, skip_special_tokens=True)
+            texts = self.tokenizer.batch_decode(completions.tokens, skip_special_tokens=True)
             expected = answers[piece] * num_configs
             met = [rewards.is_right(*pair) for pair in zip(texts, expected, strict=True)]
             right += torch.tensor(met, dtype=torch.float32).view(num_configs, -1).sum(1)
@@ -120,11 +120,11 @@ class ReasoningSFTWorkload(SFTWorkload):
         Raises:
             InvalidSpec: If there are none.
         """
-        examples, end = self.corpus.held_out, self._tokenizer.eos_token_id
+        examples, end = self.data.held_out, self.tokenizer.eos_token_id
         prompts, answers = [], []
         for index in range(len(examples)):
             tokens, length = examples.example(index), int(examples.prompt_lengths[index])
-            text = self._tokenizer.decode(tokens[length:], skip_special_tokens=True)
+            text = self.tokenizer.decode(tokens[length:], skip_special_tokens=True)
             answer = final_answer(text, self._answer_pattern)
             if length > 0 and tokens[-1] == end and answer is not None:
                 prompts.append(tokens[:length])

@@ -53,7 +53,7 @@ def test_solutions_are_learnt_and_the_test_file_is_held_out(
 ) -> None:
     workload = load("gsm8k-sft", folder, models, tmp_path / "cache", max_examples=200)
 
-    facts = workload.corpus.facts
+    facts = workload.data.facts
     assert facts["held_out_by"] == "test.jsonl"
     assert facts["columns"] == ["question", "answer"]
     first = json.loads((folder / "train.jsonl").read_text().splitlines()[0])
@@ -70,7 +70,7 @@ def test_every_reference_earns_its_own_reward(
     workload = load("gsm8k-rl", folder, models, tmp_path / "cache", max_examples=200, max_new_tokens=32)
 
     rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()[:200]]
-    assert workload.corpus.facts["num_unanswered"] == 0
+    assert workload.data.facts["num_unanswered"] == 0
     for row in rows:
         reference = final_answer(row["answer"])
         assert reference is not None

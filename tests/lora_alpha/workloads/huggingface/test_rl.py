@@ -81,7 +81,7 @@ def test_sampled_log_probabilities_are_the_models_own(prepared: Prepared, kind: 
 def test_sampling_follows_the_models_distribution(prepared: Prepared) -> None:
     workload = prepared("hf-rl", kind="gpt2", **SMALL)
     model = workload.build_model(device=CPU, dtype=torch.float32)
-    prompt = workload.corpus.train.example(0)
+    prompt = workload.data.train.example(0)
     draws = (torch.arange(2000) + 0.5)[:, None] / 2000
 
     drawn = complete(model, [prompt] * 2000, num_new=1, end=None, draws_RS=draws)
@@ -148,10 +148,10 @@ def test_gradient_checkpointing_still_samples_with_the_cache(prepared: Prepared)
 
 def test_the_right_answer_is_rewarded(prepared: Prepared) -> None:
     workload = prepared("hf-rl", **SMALL)
-    train_answers = workload.corpus.answers["train"]
-    assert len(train_answers) == len(workload.corpus.train)
+    train_answers = workload.data.answers["train"]
+    assert len(train_answers) == len(workload.data.train)
     for index, answer in enumerate(train_answers):
-        prompt = workload._tokenizer.decode(workload.corpus.train.example(index))
+        prompt = workload.tokenizer.decode(workload.data.train.example(index))
         numbers = [int(n) for n in prompt.replace("?", " ").split() if n.isdigit()]
         assert int(answer) == sum(numbers)
         assert prompt.endswith("Answer:")
@@ -191,8 +191,8 @@ def test_references_without_an_answer_are_refused(prepared: Prepared) -> None:
 
 def test_a_prompt_that_leaves_no_room_is_dropped_and_counted(prepared: Prepared) -> None:
     workload = prepared("hf-rl", **{**SMALL, "max_tokens": 40})
-    facts = workload.corpus.facts
+    facts = workload.data.facts
     assert facts["num_dropped"] > 0
     assert facts["num_train"] + facts["num_held_out"] + facts["num_dropped"] == facts["rows"] == 40
-    assert workload.corpus.train.lengths.max() <= 34
-    assert np.issubdtype(workload.corpus.train.lengths.dtype, np.integer)
+    assert workload.data.train.lengths.max() <= 34
+    assert np.issubdtype(workload.data.train.lengths.dtype, np.integer)

@@ -69,8 +69,8 @@ def reference_loss(model: Any, workload: Any, indices: list[int]) -> float:
     """One example at a time, every position, the obvious way."""
     total = count = 0.0
     for index in indices:
-        tokens = torch.tensor(workload.corpus.train.example(index)).long()
-        prompt = int(workload.corpus.train.prompt_lengths[index])
+        tokens = torch.tensor(workload.data.train.example(index)).long()
+        prompt = int(workload.data.train.prompt_lengths[index])
         log_probs = model(input_ids=tokens[None]).logits[0].log_softmax(-1)
         for place in range(1, len(tokens)):
             if place >= prompt:
@@ -95,7 +95,7 @@ def test_the_loss_is_the_mean_over_completion_tokens(prepared: Prepared, kind: s
 
 def drawn(workload: Any, batch: dict[str, torch.Tensor]) -> list[int]:
     """Which training examples a batch holds, found by their tokens."""
-    known = {tuple(workload.corpus.train.example(i).tolist()): i for i in range(len(workload.corpus.train))}
+    known = {tuple(workload.data.train.example(i).tolist()): i for i in range(len(workload.data.train))}
     segments = batch.get("segments", batch["real"].long())
     found = []
     for tokens, numbers in zip(batch["tokens"], segments, strict=True):
@@ -109,7 +109,7 @@ def test_the_mask_covers_the_answer_and_the_end_of_text_alone(prepared: Prepared
     model = workload.build_model(device=CPU, dtype=torch.float32)
     batch = workload.batch(model, step=0, seeds=[0], batch_size=8)
 
-    tokenizer = workload._tokenizer
+    tokenizer = workload.tokenizer
     for tokens, learnt, real in zip(batch["tokens"], batch["learnt"], batch["real"], strict=True):
         text = tokenizer.decode(tokens[real])
         question, answer = text.split("\nAnswer:")
@@ -124,7 +124,7 @@ def test_a_rows_loss_depends_on_neither_padding_nor_neighbours(
 ) -> None:
     workload = prepared(kind=kind)
     model = adapted(workload, grid())
-    train_set = workload.corpus.train
+    train_set = workload.data.train
     order = np.argsort(train_set.lengths)
     short, long = int(order[0]), int(order[-1])
 
@@ -152,7 +152,7 @@ def test_packed_rows_give_the_gradient_of_padded_rows(prepared: Prepared) -> Non
 
     indices = drawn(packed, batch)
     assert len(indices) > 5
-    same = padded_rows(packed.corpus.train, indices)
+    same = padded_rows(packed.data.train, indices)
     same["num_learnt"] = same["learnt"].sum()[None]
     first = torch.autograd.grad(packed.losses(model, batch, num_configs=1).sum(), parameters)
     second = torch.autograd.grad(packed.losses(model, same, num_configs=1).sum(), parameters)
@@ -168,7 +168,7 @@ def test_a_batch_is_a_function_of_step_and_seed_and_an_epoch_shows_every_example
 
     assert torch.equal(again["tokens"][:3], again["tokens"][3:6])
     assert not torch.equal(again["tokens"][:3], again["tokens"][6:])
-    size = len(workload.corpus.train)
+    size = len(workload.data.train)
     seen = [
         index
         for step in range(size)
@@ -280,7 +280,7 @@ def test_accuracy_counts_greedy_answers_that_end_right(prepared: Prepared) -> No
         repeated, attention_mask=torch.ones_like(repeated), max_new_tokens=4, do_sample=False, pad_token_id=2
     )
     for config, tokens in enumerate(given):
-        text = workload._tokenizer.decode(tokens[len(prompts[1]) :], skip_special_tokens=True)
+        text = workload.tokenizer.decode(tokens[len(prompts[1]) :], skip_special_tokens=True)
         # What configuration `config` writes is made the right answer of the second prompt: a third is right.
         workload._questions = (prompts, ["no", text, "no"])
         assert workload.evaluate(model, num_configs=4)["accuracy"][config] == pytest.approx(1 / 3)

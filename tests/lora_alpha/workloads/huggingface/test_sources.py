@@ -72,7 +72,7 @@ def test_hub_names_are_read_from_the_hubs_cache_without_a_connection(hub: Path, 
     for _ in workload.prepare(tmp_path / "cache"):
         pass
     assert workload.folder.is_relative_to(hub)
-    assert workload.corpus.facts["rows"] == 40
+    assert workload.data.facts["rows"] == 40
     assert any("give a commit as revision" in warning for warning in workload.findings()["warnings"])
 
 

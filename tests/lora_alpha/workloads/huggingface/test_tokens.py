@@ -72,7 +72,7 @@ def test_tokens_are_made_once_for_equal_content(
             "hf-sft", {"model": str(models()), "data": str(data), "max_tokens": 64, **options}
         )
         labels = [progress.label for progress in workload.prepare(tmp_path / "cache")]
-        return labels, workload.corpus
+        return labels, workload.data
 
     first = write_jsonl(tmp_path / "first.jsonl", sums())
     labels, made = prepare(first)
@@ -106,7 +106,7 @@ def test_the_split_knows_no_order_and_keeps_equal_rows_together(
         )
         for _ in workload.prepare(tmp_path / "cache"):
             pass
-        corpus = workload.corpus
+        corpus = workload.data
         sides = [
             {part.example(i).tobytes() for i in range(len(part))} for part in (corpus.train, corpus.held_out)
         ]
