@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from lora_alpha.catalog.huggingface_encoders import DualEncoderOptions
 from lora_alpha.workloads.base import Progress
-from lora_alpha.workloads.huggingface.corpus import find_files
 from lora_alpha.workloads.huggingface.pictures import (
     PixelRange,
     cached_pixels,
@@ -21,7 +20,8 @@ from lora_alpha.workloads.huggingface.pictures import (
 )
 from lora_alpha.workloads.huggingface.problems import problem
 from lora_alpha.workloads.huggingface.sources import Roots
-from lora_alpha.workloads.huggingface.split_rows import Located, needed_column, read_located, split_rows
+from lora_alpha.workloads.huggingface.split_rows import Located, find_files, needed_column, split_rows
+from lora_alpha.workloads.huggingface.tables import read_table
 from lora_alpha.workloads.huggingface.tokens import TokenSet
 
 IMAGES = ("image", "image_path", "file_name", "path", "img")
@@ -66,7 +66,7 @@ def prepare_captioned_pictures(
     """
     processor = load_preprocessor(folder)
     files = find_files(options, roots=roots)
-    _, columns = read_located(files.train[:1], option="data", limit=1)
+    columns = read_table(files.train[:1], option="data", limit=1).columns
     image = needed_column(options.image_column, IMAGES, columns, option="image_column")
     caption = needed_column(options.caption_column, CAPTIONS, columns, option="caption_column")
     split = split_rows(options, files, keys=[image, caption])
@@ -81,23 +81,17 @@ def prepare_captioned_pictures(
         sides.append(Pairs(TokenSet.of(tokens), pixels, known))
     train, held_out = sides
     lengths = np.concatenate([train.captions.lengths, held_out.captions.lengths])
-    facts = {
+    facts = split.facts({"train": train, "held_out": held_out}, lengths=lengths) | {
         "files": [str(file) for file in files.train],
-        "rows": len(train) + len(held_out),
-        "columns": list(split.columns),
+        "test_files": [str(file) for file in files.test],
+        "rows": len(lengths),
         "rendering": f"{image} ↔ {caption}",
         "sample": {
             "prompt": str(split.train[0].row[image])[:200],
             "completion": _text(split.train[0], caption),
         },
-        "held_out_by": split.how,
-        "num_train": len(train),
-        "num_held_out": len(held_out),
         "num_captions": len(numbers),
         "picture": "×".join(map(str, train.pixels.shape[1:])),
-        "tokens_mean": float(lengths.mean()),
-        "tokens_p95": float(np.percentile(lengths, 95)),
-        "tokens_max": int(lengths.max()),
         "num_truncated": num_cut,
     }
     return CaptionedPictures(train, held_out, pixel_range(processor), facts)

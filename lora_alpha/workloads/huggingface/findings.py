@@ -90,13 +90,11 @@ def data_warnings(
             "nothing to learn"
         )
     if facts.get("num_shared"):
-        number = facts["num_shared"]
-        total = counted(facts["num_held_out"], f"held-out {one}", f"held-out {many}")
-        are = "is" if number == 1 else "are"
-        warnings.append(f"{number:,} of the {total} {are} trained on as well: the held-out loss will flatter")
+        shared = counted(facts["num_shared"], f"held-out {one} is", f"held-out {many} are")
+        warnings.append(f"{shared} trained on as well: the held-out loss will flatter")
     if facts["num_held_out"] < FEW_HELD_OUT:
         held_out = counted(facts["num_held_out"], f"{one} is held out", f"{many} are held out")
         warnings.append(
-            f"only {held_out}: differences between runs will be noise; hold out more, or give test_data"
+            f"only {held_out}: differences between runs may be noise; hold out more, or give test_data"
         )
     return warnings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,18 @@ from numpy.typing import NDArray
 
 from lora_alpha.catalog.huggingface_encoders import ClassificationOptions
 from lora_alpha.workloads.base import Progress
-from lora_alpha.workloads.huggingface.corpus import find_files
+from lora_alpha.workloads.huggingface.corpus import QUOTED_CHARS
 from lora_alpha.workloads.huggingface.problems import problem
 from lora_alpha.workloads.huggingface.sources import Roots
 from lora_alpha.workloads.huggingface.split_rows import (
     Located,
+    cached_split,
     choose_column,
     needed_column,
-    read_located,
     split_rows,
 )
-from lora_alpha.workloads.huggingface.tables import DataFiles, file_digest
-from lora_alpha.workloads.huggingface.tokens import BLOCK, Making, TokenSet, cached_tokens, tokenizer_digest
+from lora_alpha.workloads.huggingface.tables import DataFiles, read_table
+from lora_alpha.workloads.huggingface.tokens import Making, TokenSet
 
 TEXTS = ("text", "sentence", "sentence1", "premise", "question1", "question", "review", "content")
 PAIRS = ("sentence2", "hypothesis", "question2", "text2", "text_pair")
@@ -61,17 +62,14 @@ def prepare_labelled_texts(
     Raises:
         InvalidSpec: If a file, a column or a label is wrong.
     """
-    files = find_files(options, roots=roots)
-    fields = {"text_column", "pair_column", "label_column", "max_tokens", "held_out", "max_examples"}
-    key = {
-        "task": "classification",
-        "train": file_digest(files.train),
-        "test": file_digest(files.test) if files.test else "",
-        "tokenizer": tokenizer_digest(folder),
-        "options": options.model_dump(mode="json", include=fields),
-    }
-    sets, facts = yield from cached_tokens(
-        cache_dir, key=key, make=_make(options, files, tokenizer=tokenizer)
+    sets, facts = yield from cached_split(
+        options,
+        fields={"text_column", "pair_column", "label_column", "max_tokens", "held_out", "max_examples"},
+        key={"task": "classification"},
+        make=partial(_make, options, tokenizer=tokenizer),
+        folder=folder,
+        cache_dir=cache_dir,
+        roots=roots,
     )
     labels = facts.pop("label_numbers")
     return LabelledTexts(
@@ -80,47 +78,35 @@ def prepare_labelled_texts(
         train_labels=np.array(labels["train"], dtype=np.int64),
         held_out_labels=np.array(labels["held_out"], dtype=np.int64),
         names=tuple(facts["labels"]),
-        facts={"files": [str(file) for file in files.train], **facts},
+        facts=facts,
     )
 
 
 def _make(options: ClassificationOptions, files: DataFiles, *, tokenizer: Any) -> Making:
-    _, columns = read_located(files.train[:1], option="data", limit=1)
+    columns = read_table(files.train[:1], option="data", limit=1).columns
     text = needed_column(options.text_column, TEXTS, columns, option="text_column")
     pair = choose_column(options.pair_column, PAIRS, columns, option="pair_column")
     label = needed_column(options.label_column, LABELS, columns, option="label_column")
     split = split_rows(options, files, keys=[name for name in (text, pair, label) if name])
     names = _label_names(split.train, label)
-    sets, numbers, num_cut = {}, {}, 0
-    total = len(split.train) + len(split.held_out)
-    done = 0
-    for side, rows in (("train", split.train), ("held_out", split.held_out)):
-        numbers[side] = [_number(item, label, names) for item in rows]
-        encoded = []
-        for start in range(0, len(rows), BLOCK):
-            yield Progress("tokenising", done + start, total)
-            block = rows[start : start + BLOCK]
-            found, cut = _encode(block, text, pair, tokenizer=tokenizer, max_tokens=options.max_tokens)
-            encoded += found
-            num_cut += cut
-        done += len(rows)
-        sets[side] = TokenSet.of(encoded)
-    yield Progress("tokenising", total, total)
+    encoded: dict[str, list[tuple[list[int], int]]] = {"train": [], "held_out": []}
+    numbers: dict[str, list[int]] = {"train": [], "held_out": []}
+    num_cut = 0
+    for side, rows, progress in split.blocks():
+        numbers[side] += [_number(item, label, names) for item in rows]
+        found, cut = _encode(rows, text, pair, tokenizer=tokenizer, max_tokens=options.max_tokens)
+        encoded[side] += found
+        num_cut += cut
+        yield progress
+    sets = {side: TokenSet.of(found) for side, found in encoded.items()}
     lengths = np.concatenate([sets["train"].lengths, sets["held_out"].lengths])
     first = split.train[0].row
-    facts = {
-        "rows": total,
-        "columns": list(split.columns),
+    facts = split.facts(sets, lengths=lengths) | {
+        "rows": len(lengths),
         "rendering": f"{text} and {pair} → {label}" if pair else f"{text} → {label}",
-        "sample": {"prompt": str(first[text])[:2000], "completion": str(first[label])},
+        "sample": {"prompt": str(first[text])[:QUOTED_CHARS], "completion": str(first[label])},
         "labels": list(names),
         "label_counts": {names[n]: numbers["train"].count(n) for n in range(min(len(names), NUM_QUOTED))},
-        "held_out_by": split.how,
-        "num_train": len(sets["train"]),
-        "num_held_out": len(sets["held_out"]),
-        "tokens_mean": float(lengths.mean()),
-        "tokens_p95": float(np.percentile(lengths, 95)),
-        "tokens_max": int(lengths.max()),
         "num_truncated": num_cut,
         "label_numbers": numbers,
     }
@@ -154,12 +140,15 @@ def _label_names(rows: Sequence[Located], column: str) -> tuple[str, ...]:
     """The labels that occur, numbers in their own order, names in the alphabet's."""
     found = {_label(item, column) for item in rows}
     if len(found) < 2:
-        raise problem("label_column", f"column {column} has one value only ({', '.join(found)}): give two")
+        raise problem(
+            "label_column",
+            f"column {column} has one value only ({', '.join(found)}): a classifier needs two or more labels",
+        )
     if len(found) > MAX_LABELS:
         raise problem(
             "label_column",
-            f"column {column} has {len(found):,} different values, at most {MAX_LABELS:,} can be learnt: "
-            "is it a text, or a measured number?",
+            f"column {column} has {len(found):,} different values, at most {MAX_LABELS:,} can be learnt: name "
+            "a column of labels, not of texts or measured numbers",
         )
     try:
         return tuple(sorted(found, key=int))

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lora_alpha.catalog.huggingface import RLOptions
+from lora_alpha.errors import InvalidSpec
 from lora_alpha.workloads.base import Progress
-from lora_alpha.workloads.huggingface.corpus import QUOTED_CHARS, Corpus, find_files, split_rows
-from lora_alpha.workloads.huggingface.problems import problem
+from lora_alpha.workloads.huggingface.corpus import QUOTED_CHARS, Corpus, render_rows
+from lora_alpha.workloads.huggingface.problems import counted, problem
 from lora_alpha.workloads.huggingface.rendering import Example
 from lora_alpha.workloads.huggingface.rewards import Rewards, final_answer
 from lora_alpha.workloads.huggingface.sources import Roots
-from lora_alpha.workloads.huggingface.tables import DataFiles, file_digest
-from lora_alpha.workloads.huggingface.tokens import (
-    BLOCK,
-    Making,
-    TokenSet,
-    cached_tokens,
-    encode,
-    tokenizer_digest,
-)
+from lora_alpha.workloads.huggingface.split_rows import cached_split
+from lora_alpha.workloads.huggingface.tables import DataFiles
+from lora_alpha.workloads.huggingface.tokens import Making, TokenSet, encode
 
 OPTION_FIELDS = {
     "prompt_column",
@@ -59,85 +53,69 @@ def prepare_prompts(
     Raises:
         InvalidSpec: If data or options are wrong, or no reference has a final answer that can be rewarded.
     """
-    files = find_files(options, roots=roots)
-    key = {
-        "kind": "prompts",
-        "train": file_digest(files.train),
-        "test": file_digest(files.test) if files.test else "",
-        "tokenizer": tokenizer_digest(folder),
-        "options": options.model_dump(mode="json", include=OPTION_FIELDS),
-    }
-    sets, facts = yield from cached_tokens(
-        cache_dir, key=key, make=_make(options, files, tokenizer=tokenizer)
+    sets, facts = yield from cached_split(
+        options,
+        fields=OPTION_FIELDS,
+        key={"kind": "prompts"},
+        make=partial(_make, options, tokenizer=tokenizer),
+        folder=folder,
+        cache_dir=cache_dir,
+        roots=roots,
     )
     answers = facts.pop("answers")
-    facts = {
-        "files": [str(file) for file in files.train],
-        "test_files": [str(f) for f in files.test],
-        **facts,
-    }
     return Corpus(sets["train"], sets["held_out"], facts, answers=answers)
 
 
 def _make(options: RLOptions, files: DataFiles, *, tokenizer: Any) -> Making:
-    split = split_rows(options, files, tokenizer=tokenizer)
+    split, _, facts = render_rows(options, files, tokenizer=tokenizer)
     room = options.max_tokens - options.max_new_tokens
-    sets: dict[str, TokenSet] = {}
-    answers: dict[str, list[str]] = {}
+    kept: dict[str, list[tuple[list[int], int]]] = {"train": [], "held_out": []}
+    answers: dict[str, list[str]] = {"train": [], "held_out": []}
     lengths: list[int] = []
     num_dropped = num_unanswered = 0
-    total = len(split.train) + len(split.held_out)
-    done = 0
-    for name, examples in (("train", split.train), ("held_out", split.held_out)):
-        kept: list[tuple[list[int], int]] = []
-        answers[name] = []
-        for start in range(0, len(examples), BLOCK):
-            yield Progress("tokenising", done + start, total)
-            block = examples[start : start + BLOCK]
-            for example, (tokens, length) in zip(block, encode(block, tokenizer), strict=True):
-                lengths.append(length)
-                answer = _answer(options, example)
-                num_unanswered += answer is None
-                if 0 < length <= room and answer is not None:
-                    kept.append((tokens[:length], length))
-                    answers[name].append(answer)
-                else:
-                    num_dropped += answer is not None
-        done += len(examples)
-        if not kept and num_unanswered:
-            raise problem(
-                "answer_pattern",
-                f"{options.answer_pattern!r} finds a final answer in none of the {len(examples)} references, "
-                f"such as {examples[0].completion.strip()[:80]!r}: leave it empty for the text after #### or "
-                "the last number",
-            )
-        if not kept:
-            raise problem(
-                "max_tokens",
-                f"got {options.max_tokens}, of which {options.max_new_tokens} are for the completion: no "
-                f"prompt fits the {room} that are left (the shortest has {min(lengths)} tokens): raise it",
-            )
-        sets[name] = TokenSet.of(kept)
-    yield Progress("tokenising", total, total)
+    for side, examples, progress in split.blocks():
+        for example, (tokens, length) in zip(examples, encode(examples, tokenizer), strict=True):
+            lengths.append(length)
+            answer = _answer(options, example)
+            num_unanswered += answer is None
+            if 0 < length <= room and answer is not None:
+                kept[side].append((tokens[:length], length))
+                answers[side].append(answer)
+            else:
+                num_dropped += answer is not None
+        yield progress
+    for side, examples in (("train", split.train), ("held_out", split.held_out)):
+        if not kept[side]:
+            raise _nothing_to_ask(options, examples, shortest=min(lengths))
+    sets = {side: TokenSet.of(found) for side, found in kept.items()}
     first = split.train[0]
-    facts = {
-        "rows": split.num_rows,
-        "columns": list(split.columns),
-        "rendering": split.rendering.describe,
+    facts |= split.facts(sets, lengths=lengths) | {
         "sample": {"prompt": first.prompt[:QUOTED_CHARS], "answer": answers["train"][0]},
-        "held_out_by": split.how,
-        "num_train": len(sets["train"]),
-        "num_held_out": len(sets["held_out"]),
-        "tokens_mean": float(np.mean(lengths)),
-        "tokens_p95": float(np.percentile(lengths, 95)),
-        "tokens_max": int(np.max(lengths)),
-        "num_shared": split.num_shared,
         "num_truncated": 0,
         "num_dropped": num_dropped,
         "num_unanswered": num_unanswered,
         "answers": answers,
     }
     return sets, facts
+
+
+def _nothing_to_ask(options: RLOptions, examples: list[Example], *, shortest: int) -> InvalidSpec:
+    if all(_answer(options, example) is None for example in examples):
+        references = counted(len(examples), "reference", "references")
+        if not options.answer_pattern:
+            return problem("data", f"none of the {references} has an answer: the completions are empty")
+        return problem(
+            "answer_pattern",
+            f"{options.answer_pattern!r} finds a final answer in none of the {references}, such as "
+            f"{examples[0].completion.strip()[:80]!r}: leave it empty for the text after #### or the last "
+            "number",
+        )
+    room = options.max_tokens - options.max_new_tokens
+    return problem(
+        "max_tokens",
+        f"got {options.max_tokens}, of which {options.max_new_tokens} are for the completion: no prompt fits "
+        f"the {room} that are left (the shortest has {shortest} tokens): raise it",
+    )
 
 
 def _answer(options: RLOptions, example: Example) -> str | None:

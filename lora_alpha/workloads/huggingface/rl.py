@@ -28,6 +28,7 @@ from lora_alpha.workloads.huggingface.batching import drawn_indices, padded_rows
 from lora_alpha.workloads.huggingface.causal_lm import CausalLMWorkload
 from lora_alpha.workloads.huggingface.corpus import Corpus
 from lora_alpha.workloads.huggingface.held_out_scores import adapters_disabled
+from lora_alpha.workloads.huggingface.problems import counted
 from lora_alpha.workloads.huggingface.prompts import prepare_prompts, rewards_of
 from lora_alpha.workloads.huggingface.sampling import Completions, complete, prompts_at_once
 from lora_alpha.workloads.huggingface.sources import Roots
@@ -154,9 +155,8 @@ class RLWorkload(CausalLMWorkload):
         """Also how many rows have no final answer."""
         found = super().findings()
         if found["num_unanswered"]:
-            found["warnings"].append(
-                f"{found['num_unanswered']:,} rows are left out: no final answer was found in their reference"
-            )
+            left_out = counted(found["num_unanswered"], "row is left out", "rows are left out")
+            found["warnings"].append(f"{left_out}: the reference has no final answer")
         return found
 
     def _read_corpus(self, **where: Any) -> Generator[Progress, None, Corpus]:

@@ -25,6 +25,8 @@ from lora_alpha.workloads.huggingface.sources import DATA_SUFFIXES
 
 Row = dict[str, Any]
 HELD_OUT_NAMES = ("test", "valid", "eval", "dev")
+# The option that chooses among the files of a folder, by the option that names the folder.
+CHOSEN_BY = {"data": "data_files", "test_data": "test_files"}
 MAX_FIELD_CHARS = 2**31 - 1  # the csv module's own limit of 131,072 is shorter than some documents
 
 
@@ -38,9 +40,10 @@ class DataFiles:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of files that have the same columns."""
+    """Rows of files that have the same columns, and the file of each."""
 
     rows: tuple[Row, ...]
+    files: tuple[Path, ...]
     columns: tuple[str, ...]
 
 
@@ -55,10 +58,10 @@ def split_files(path: Path, pattern: str, *, option: str) -> DataFiles:
         return DataFiles(train=(path,))
     if pattern:
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-            raise problem(f"{option}_files", f"got {pattern!r}: write it relative to {path}, without ..")
+            raise problem(CHOSEN_BY[option], f"got {pattern!r}: write it relative to {path}, without ..")
         found = _tables_below(path, pattern)
         if not found:
-            raise problem(f"{option}_files", f"no table below {path} matches {pattern!r}")
+            raise problem(CHOSEN_BY[option], f"no table below {path} matches {pattern!r}")
         return DataFiles(train=found)
     found = _tables_below(path, "**/*")
     if not found:
@@ -77,6 +80,7 @@ def read_table(files: Sequence[Path], *, option: str, limit: int = 0) -> Table:
         InvalidSpec: If a file is empty, damaged (with its line) or has other columns than the first.
     """
     rows: list[Row] = []
+    sources: list[Path] = []
     columns: tuple[str, ...] = ()
     for file in files:
         _check_suffix(file, option=option)
@@ -86,16 +90,18 @@ def read_table(files: Sequence[Path], *, option: str, limit: int = 0) -> Table:
             raise problem(option, f"{file} is empty: it needs at least one row")
         names = tuple(dict.fromkeys(itertools.chain.from_iterable(read)))
         if columns and set(names) != set(columns):
+            how = f" with {CHOSEN_BY[option]}" if option in CHOSEN_BY else ""
             raise problem(
                 option,
                 f"{file} has the columns {', '.join(names)} but {files[0].name} has {', '.join(columns)}: "
-                f"choose files of one kind with {option}_files",
+                f"choose files of one kind{how}",
             )
         columns = columns or names
         rows += read
+        sources += [file] * len(read)
         if limit and len(rows) >= limit:
             break
-    return Table(tuple(rows), columns)
+    return Table(tuple(rows), tuple(sources), columns)
 
 
 def file_digest(files: Sequence[Path]) -> str:

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lora_alpha.catalog.huggingface_options import names_in
 from lora_alpha.models.layout import check_layout
-from lora_alpha.workloads.huggingface.problems import problem
+from lora_alpha.workloads.huggingface.problems import counted, problem
 
 ALL_LINEAR = "all-linear"
 NUM_QUOTED = 8
@@ -97,7 +97,8 @@ def check_patterns(
         for pattern in patterns:
             if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in targets):
                 raise problem(
-                    option, f"{pattern!r} matches none of the {len(targets)} targets: {_known(targets)}"
+                    option,
+                    f"{pattern!r} matches none of the {counted(len(targets), 'target', 'targets')}: {_known(targets)}",
                 )
 
 

@@ -14,8 +14,6 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
 from backend.services import adapters, runs, steering, sweeps
-from backend.settings import Settings
-from backend.store.engines import open_store
 from backend.store.jobs import claim_job
 from backend.store.sweeps import find_sweep
 from lora_alpha.curvature.points import tensors_at_start
@@ -30,19 +28,6 @@ from workers.handlers.pack import run_pack
 from workers.handlers.start import read_start
 
 OPTIONS = {"width": 16}
-
-
-@pytest.fixture
-def settings(tmp_path):
-    return Settings(home=tmp_path / "home", workers=1)
-
-
-@pytest.fixture
-def store(settings):
-    store = open_store(settings.database)
-    store.migrate()
-    yield store
-    store.close()
 
 
 def train(store, settings, **request):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,30 +12,11 @@ from typing import Any
 
 import pytest
 
-from backend.services import inspections
-from backend.settings import Settings
-from backend.store.engines import open_store
-from backend.store.jobs import claim_job, fail_job, fence
-from lora_alpha.errors import InvalidSpec, LoraAlphaError
-from lora_alpha.schemas_jobs import InspectionRequest
+from backend.store.jobs import claim_job
+from lora_alpha.errors import InvalidSpec
 from tests.tiny_folders import write_jsonl, write_model
-from workers.context import JobContext
-from workers.handlers.inspect import run_inspection
 
 ROWS = [{"question": f"{a} + {a * a % 7}?", "answer": f"{a + a * a % 7}"} for a in range(40)]
-
-
-@pytest.fixture
-def settings(tmp_path):
-    return Settings(home=tmp_path / "home", workers=1, allowed_roots=str(tmp_path / "allowed"))
-
-
-@pytest.fixture
-def store(settings):
-    store = open_store(settings.database)
-    store.migrate()
-    yield store
-    store.close()
 
 
 @pytest.fixture(scope="session")
@@ -53,23 +33,8 @@ def options(tmp_path, original) -> dict[str, Any]:
     return {"model": str(allowed / "model"), "data": str(data), "max_tokens": 64, "held_out": 0.2}
 
 
-def inspect(store, settings, options: dict[str, Any], workload: str = "hf-sft"):
-    """Queue and run one inspection as a runner does; what the API then shows."""
-    request = InspectionRequest(workload=workload, workload_options=options)
-    created = inspections.create(store, settings, request, now=time.time())
-    job = claim_job(store, owner="test", queues=["default"], now=time.time(), lease_s=15.0)
-    context = JobContext(store, settings, job, device="cpu", drain=threading.Event())
-    try:
-        run_inspection(context)
-    except LoraAlphaError as error:
-        with store.write() as session:
-            fence(session, job, now=time.time(), lease_s=15.0)
-            fail_job(session, job, now=time.time(), error=str(error), log_tail="")
-    return inspections.read(store, created.id)
-
-
-def test_what_is_in_order_is_described(store, settings, options):
-    shown = inspect(store, settings, options)
+def test_what_is_in_order_is_described(inspect, options):
+    shown = inspect(options)
 
     assert (shown.state, shown.error) == ("finished", None)
     found = shown.result
@@ -91,44 +56,46 @@ def test_what_is_in_order_is_described(store, settings, options):
     json.dumps(found)
 
 
-def test_prompts_for_rewards_are_described_with_an_answer(store, settings, options):
+def test_prompts_for_rewards_are_described_with_an_answer(inspect, options):
     with (Path(options["data"]).parent / "more.jsonl").open("w") as file:
         for row in [*ROWS, {"question": "and?", "answer": ""}]:
             file.write(json.dumps(row) + "\n")
     more = {**options, "data": str(Path(options["data"]).parent / "more.jsonl"), "max_new_tokens": 8}
 
-    found = inspect(store, settings, more, workload="hf-rl").result
+    found = inspect(more, workload="hf-rl").result
 
     assert found["sample"] == {"prompt": "Question: 0 + 0?\nAnswer:", "answer": "0"}
     assert found["num_train"] + found["num_held_out"] == 40
-    assert any("1 rows are left out: no final answer" in warning for warning in found["warnings"])
+    assert any(
+        "1 row is left out: the reference has no final answer" in warning for warning in found["warnings"]
+    )
     json.dumps(found)
 
 
-def test_a_built_in_workload_can_be_inspected(store, settings):
-    shown = inspect(store, settings, {"width": 16}, workload="mlp")
+def test_a_built_in_workload_can_be_inspected(inspect):
+    shown = inspect({"width": 16}, workload="mlp")
 
     assert shown.state == "finished"
     assert shown.result["num_targets"] == 5
 
 
-def test_a_model_that_does_not_fit_is_said_to(store, settings, options, monkeypatch):
+def test_a_model_that_does_not_fit_is_said_to(inspect, options, monkeypatch):
     monkeypatch.setattr("workers.handlers.inspect.available_bytes", lambda _: 1000)
 
-    warnings = inspect(store, settings, options).result["warnings"]
+    warnings = inspect(options).result["warnings"]
 
     assert any("one configuration needs about" in warning for warning in warnings)
 
 
-def test_held_out_rows_that_are_trained_on_are_counted(store, settings, options):
-    found = inspect(store, settings, {**options, "test_data": options["data"]}).result
+def test_held_out_rows_that_are_trained_on_are_counted(inspect, options):
+    found = inspect({**options, "test_data": options["data"]}).result
 
     assert found["num_shared"] == 40
-    assert any("40 of the 40 held-out examples are trained on as well" in w for w in found["warnings"])
+    assert any("40 held-out examples are trained on as well" in w for w in found["warnings"])
 
 
-def test_truncation_is_counted(store, settings, options):
-    found = inspect(store, settings, {**options, "max_tokens": 27}).result
+def test_truncation_is_counted(inspect, options):
+    found = inspect({**options, "max_tokens": 27}).result
 
     assert found["num_truncated"] > 0
     assert any("lose their end" in warning for warning in found["warnings"])
@@ -237,10 +204,25 @@ WRONG: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str]] = {
     "everything too long": (
         spoil(max_tokens=8),
         "max_tokens",
-        r"got 8: each of the \d+ training prompts fills it.* \(the shortest has 24 tokens\)",
+        r"got 8: every training prompt fills it .* \(the shortest has 24 tokens\)",
     ),
     "longer than the model": (spoil(max_tokens=1000), "max_tokens", r"the model reads at most 256 tokens"),
     "held-out empty": (spoil(held_out=0.001), "held_out", r"0.001 of 40 rows leaves no held-out row"),
+    "held-out table of another kind": (
+        lambda allowed: {"test_data": file("x.xlsx", "x")(allowed)["data"]},
+        "test_data",
+        r"ends in '.xlsx': what can be read are .jsonl, .csv",
+    ),
+    "held-out columns differ": (
+        lambda allowed: {"test_data": file("x.jsonl", '{"a": 1}\n')(allowed)["data"]},
+        "test_data",
+        r"x.jsonl has no column question: it has a",
+    ),
+    "nothing to learn": (
+        lambda allowed: dict.fromkeys(("data", "test_data"), file("x.csv", "text,n\n,1\n")(allowed)["data"]),
+        "data",
+        r"no training example has a token to learn within max_tokens = 64",
+    ),
     "target names match nothing": (
         spoil(targets="query, q_proj"),
         "targets",
@@ -271,11 +253,11 @@ WRONG: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str]] = {
 
 
 @pytest.mark.parametrize("case", sorted(WRONG))
-def test_what_is_wrong_is_said(store, settings, options, case, tmp_path, monkeypatch):
+def test_what_is_wrong_is_said(inspect, options, case, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     change, field, message = WRONG[case]
 
-    shown = inspect(store, settings, {**options, **change(tmp_path / "allowed")})
+    shown = inspect({**options, **change(tmp_path / "allowed")})
 
     assert shown.state == "failed"
     assert shown.result is None
@@ -297,7 +279,7 @@ def test_what_is_wrong_is_said(store, settings, options, case, tmp_path, monkeyp
         ({"model": "x", "data": "y", "rank_pattern": "q_proj"}, r"write a layer's name, =, and the number"),
     ],
 )
-def test_malformed_options_are_refused_before_a_job_exists(store, settings, options, message):
+def test_malformed_options_are_refused_before_a_job_exists(inspect, store, options, message):
     with pytest.raises(InvalidSpec, match=message):
-        inspect(store, settings, options)
+        inspect(options)
     assert claim_job(store, owner="test", queues=["default"], now=time.time(), lease_s=15.0) is None

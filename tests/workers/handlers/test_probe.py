@@ -8,12 +8,9 @@ import threading
 import time
 
 import pytest
-import torch
 
 from backend.export import csv_blocks
 from backend.services import probes, runs, steering, sweeps
-from backend.settings import Settings
-from backend.store.engines import open_store
 from backend.store.jobs import claim_job
 from backend.store.tables import ProbeRow, RunRow
 from lora_alpha.errors import Conflict, InvalidSpec, ProbeError
@@ -22,20 +19,6 @@ from lora_alpha.spec import ProbeSpec
 from workers.context import JobContext, JobStopped
 from workers.handlers.pack import run_pack
 from workers.handlers.probe import run_probe_job
-
-
-@pytest.fixture
-def settings(tmp_path):
-    return Settings(home=tmp_path / "home", workers=1)
-
-
-@pytest.fixture
-def store(settings):
-    torch.set_num_threads(1)
-    store = open_store(settings.database)
-    store.migrate()
-    yield store
-    store.close()
 
 
 def claim(store, settings, *, drain=False):
