@@ -10,20 +10,11 @@ from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.sweeps import find_run, find_sweep
 from backend.store.tables import RunRow
+from lora_alpha.catalog import workload_info
 from lora_alpha.errors import Conflict, NotFound
 from lora_alpha.interop.peft_export import PeftAdapter, read_run_adapter, to_peft, write_zip
 
 SPOOL_BYTES = 16 * 2**20  # archives up to this size stay in memory
-# transformers' class and PEFT's task type of the workloads on such models; others are plain modules. PEFT's
-# type for classification would have it replace the whole head, beside the layers that the adapter replaces.
-CAUSAL_LM = {"auto_class": "AutoModelForCausalLM", "task_type": "CAUSAL_LM"}
-LOADERS = {
-    "hf-sft": CAUSAL_LM,
-    "hf-reasoning-sft": CAUSAL_LM,
-    "hf-rl": CAUSAL_LM,
-    "hf-classify": {"auto_class": "AutoModelForSequenceClassification"},
-    "hf-clip": {"auto_class": "AutoModel"},
-}
 
 
 def export(store: Store, settings: Settings, run_id: str) -> IO[bytes]:
@@ -51,10 +42,16 @@ def read(store: Store, settings: Settings, run_id: str) -> PeftAdapter:
         layers = read_run_adapter(path)
     except FileNotFoundError:
         raise NotFound(f"the adapter file of run {run_id} is gone: train the run again") from None
-    loader = LOADERS.get(train["workload"])
-    if loader is None:
+    info = workload_info(train["workload"])
+    if info.auto_class is None:
         return to_peft(layers, method=method)
-    return to_peft(layers, method=method, base_model=train["workload_options"]["model"], **loader)
+    return to_peft(
+        layers,
+        method=method,
+        base_model=train["workload_options"]["model"],
+        task_type=info.task_type,
+        auto_class=info.auto_class,
+    )
 
 
 def _path(run: RunRow, home: Path) -> Path:

@@ -13,6 +13,11 @@ from lora_alpha.spec import Frozen
 Width = Annotated[int, Field(ge=8, le=1024, description="Width of the transformer")]
 Layers = Annotated[int, Field(ge=1, le=12, description="Transformer blocks")]
 Heads = Annotated[int, Field(ge=1, le=16, description="Attention heads; must divide the width")]
+# Of both policy-gradient workloads.
+ClipRange = Annotated[float, Field(gt=0, le=10, description="The probability ratio is clipped to 1 ± this")]
+KLWeight = Annotated[
+    float, Field(ge=0, le=100, description="Weight of the KL divergence from the frozen base")
+]
 
 
 class TransformerOptions(Frozen):
@@ -75,12 +80,8 @@ class ModRLOptions(TransformerOptions):
 
     modulus: Annotated[int, Field(ge=5, le=97, description="Arithmetic is modulo this number")] = 23
     group_size: Annotated[int, Field(ge=2, le=256, description="Answers sampled for each prompt")] = 16
-    clip_range: Annotated[
-        float, Field(gt=0, le=10, description="The probability ratio is clipped to 1 ± this")
-    ] = 0.2
-    kl_weight: Annotated[
-        float, Field(ge=0, le=100, description="Weight of the KL divergence from the frozen base")
-    ] = 0.0
+    clip_range: ClipRange = 0.2
+    kl_weight: KLWeight = 0.0
     temperature: Annotated[
         float,
         Field(ge=0.1, le=10, description="Sampling temperature; the clipped ratio corrects for it"),

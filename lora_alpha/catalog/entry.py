@@ -69,6 +69,8 @@ class WorkloadInfo:
         pack_limit: Most configurations that one pack may hold.
         footprint_of: What it needs at given options (an instance of ``options``) and dtype, where they
             decide; None where ``tokens_per_example`` says all. Torch-free and quick: it runs in the API.
+        auto_class: transformers' class that loads the base, of a workload on a model of the user's own.
+        task_type: PEFT's name of what its adapters are for; None: of no task that PEFT knows.
     """
 
     name: str
@@ -84,6 +86,8 @@ class WorkloadInfo:
     tokens_per_example: int = 1
     pack_limit: int = 64
     footprint_of: Callable[[Any, DType], Footprint] | None = None
+    auto_class: str | None = None
+    task_type: str | None = None
 
     def footprint(self, options: Mapping[str, Any], *, dtype: DType = "float32") -> Footprint:
         """What the workload needs at ``options``, defaults filled in, when it trains in ``dtype``."""

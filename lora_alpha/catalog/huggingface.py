@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from lora_alpha.catalog.builtin import powers_of_two
+from lora_alpha.catalog.builtin_text import ClipRange, KLWeight
 from lora_alpha.catalog.entry import Footprint, SweepDefaults, WorkloadInfo
 from lora_alpha.catalog.huggingface_options import (
     CausalLMOptions,
@@ -81,12 +82,8 @@ class RLOptions(CausalLMOptions, ColumnOptions):
         float,
         Field(ge=0.1, le=10, description="Sampling temperature; the trained policy is the tempered one"),
     ] = 1.0
-    clip_range: Annotated[
-        float, Field(gt=0, le=10, description="The probability ratio is clipped to 1 ± this")
-    ] = 0.2
-    kl_weight: Annotated[
-        float, Field(ge=0, le=100, description="Weight of the KL divergence from the frozen base")
-    ] = 0.0
+    clip_range: ClipRange = 0.2
+    kl_weight: KLWeight = 0.0
     exact_weight: Annotated[
         float, Field(ge=0, le=100, description="Weight of the right final answer in the reward")
     ] = 1.0
@@ -155,39 +152,28 @@ HF_SFT = WorkloadInfo(
     tokens_per_example=512,
     pack_limit=16,
     footprint_of=causal_lm_footprint,
+    auto_class="AutoModelForCausalLM",
+    task_type="CAUSAL_LM",
 )
 
-HF_REASONING_SFT = WorkloadInfo(
+HF_REASONING_SFT = replace(
+    HF_SFT,
     name="hf-reasoning-sft",
     family="reasoning-sft",
     title="Your model: reasoning by worked solutions",
     summary="A causal language model learns to reason from questions with worked solutions, as in GSM8K.",
-    regime=REGIME,
     metric="held-out cross-entropy of the solution, nats per token",
-    forgetting=DRIFT,
     options=ReasoningSFTOptions,
-    defaults=SweepDefaults(
-        ranks=[4, 16, 64],
-        alphas=powers_of_two(4, 12),
-        steps=200,
-        batch_size=8,
-        eval_every=50,
-    ),
-    seconds_per_step=1.0,
-    tokens_per_example=512,
-    pack_limit=16,
-    footprint_of=causal_lm_footprint,
 )
 
-HF_RL = WorkloadInfo(
+HF_RL = replace(
+    HF_SFT,
     name="hf-rl",
     family="reasoning-rl",
     title="Your model: reasoning by reward",
     summary="A causal language model learns from its own completions, judged by a rule: the right final "
     "answer, a pattern, a form (group-relative policy gradient).",
-    regime=REGIME,
     metric="1 − mean reward of sampled completions of held-out prompts",
-    forgetting=DRIFT,
     options=RLOptions,
     defaults=SweepDefaults(
         ranks=[1, 4, 16],
@@ -199,7 +185,6 @@ HF_RL = WorkloadInfo(
     ),
     seconds_per_step=10.0,
     tokens_per_example=8 * 512,
-    pack_limit=16,
     footprint_of=rl_footprint,
 )
 

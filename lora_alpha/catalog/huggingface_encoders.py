@@ -140,6 +140,8 @@ HF_CLASSIFY = WorkloadInfo(
     tokens_per_example=128,
     pack_limit=16,
     footprint_of=causal_lm_footprint,
+    # No task type: PEFT's SEQ_CLS would have a copy of the whole head beside the layers that an adapter has.
+    auto_class="AutoModelForSequenceClassification",
 )
 
 HF_CLIP = WorkloadInfo(
@@ -158,6 +160,7 @@ HF_CLIP = WorkloadInfo(
     tokens_per_example=127,  # 50 of a 224-pixel picture in patches of 32, 77 of a caption
     pack_limit=8,
     footprint_of=dual_encoder_footprint,
+    auto_class="AutoModel",
 )
 
 ENCODERS: tuple[WorkloadInfo, ...] = (HF_CLASSIFY, HF_CLIP)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.schemas import SweepRequest
@@ -14,7 +15,8 @@ from lora_alpha.spec import AlphaSchedule, Configuration, ProbePlan
 
 SEEDS = (0, 1, 2)
 # GSM8K: columns question and answer; an answer ends with a line "#### 42".
-GSM8K_PROMPT = "Question: {question}\nAnswer:"
+GSM8K = {"prompt_template": "Question: {question}\nAnswer:", "completion_column": "answer"}
+GSM8K_ALPHAS = [float(4**exponent) for exponent in range(2, 7)]
 GSM8K_FORM = r".*####\s*-?[\d,.]+"
 
 
@@ -98,10 +100,16 @@ def _alpha_over_time() -> Iterable[Configuration]:
                 )
 
 
+def _preset(name: str, *, title: str, question: str, expect: str, page: str, **request: Any) -> Preset:
+    """A preset whose sweep has its title for a name and its key among the tags."""
+    sweep = SweepRequest(name=title, tags=[f"preset:{name}"], **request)
+    return Preset(name=name, title=title, question=question, expect=expect, page=page, request=sweep)
+
+
 PRESETS: dict[str, Preset] = {
     item.name: item
     for item in (
-        Preset(
+        _preset(
             name="alpha-vs-lr",
             title="α×k versus η×k",
             question="Is raising α by k the same as raising the learning rate by k?",
@@ -111,20 +119,16 @@ PRESETS: dict[str, Preset] = {
                 "along η (about k = 16), not along α: stability is what α buys here, not a better optimum."
             ),
             page="dynamics",
-            request=SweepRequest(
-                name="α×k versus η×k",
-                workload="mlp",
-                workload_options={"width": 128, "shift_rank": "full"},
-                steps=300,
-                batch_size=64,
-                schedule="constant",
-                warmup=0,
-                dynamics_every=10,
-                cells=list(_alpha_against_lr()),
-                tags=["preset:alpha-vs-lr"],
-            ),
+            workload="mlp",
+            workload_options={"width": 128, "shift_rank": "full"},
+            steps=300,
+            batch_size=64,
+            schedule="constant",
+            warmup=0,
+            dynamics_every=10,
+            cells=list(_alpha_against_lr()),
         ),
-        Preset(
+        _preset(
             name="identity",
             title="α×k is lr_B×k",
             question="What exactly does α do under Adam?",
@@ -135,19 +139,15 @@ PRESETS: dict[str, Preset] = {
                 "rate alone."
             ),
             page="convergence",
-            request=SweepRequest(
-                name="α×k is lr_B×k",
-                workload="mlp",
-                workload_options={"width": 64},
-                steps=200,
-                batch_size=64,
-                weight_decay=0.1,
-                dynamics_every=10,
-                cells=list(_identity()),
-                tags=["preset:identity"],
-            ),
+            workload="mlp",
+            workload_options={"width": 64},
+            steps=200,
+            batch_size=64,
+            weight_decay=0.1,
+            dynamics_every=10,
+            cells=list(_identity()),
         ),
-        Preset(
+        _preset(
             name="spectral-suppression",
             title="Spectral suppression",
             question="How sharp is the loss in LoRA coordinates, against full-weight coordinates?",
@@ -158,20 +158,16 @@ PRESETS: dict[str, Preset] = {
                 "throughout."
             ),
             page="curvature",
-            request=SweepRequest(
-                name="Spectral suppression",
-                workload="mlp",
-                workload_options={"width": 64},
-                ranks=[2, 8],
-                alphas=[float(2**exponent) for exponent in range(1, 10)],
-                seeds=[0],
-                steps=100,
-                batch_size=64,
-                probes=ProbePlan(at=["init", "end"], kinds=["extremes"], spaces=["lora", "full"]),
-                tags=["preset:spectral-suppression"],
-            ),
+            workload="mlp",
+            workload_options={"width": 64},
+            ranks=[2, 8],
+            alphas=[float(2**exponent) for exponent in range(1, 10)],
+            seeds=[0],
+            steps=100,
+            batch_size=64,
+            probes=ProbePlan(at=["init", "end"], kinds=["extremes"], spaces=["lora", "full"]),
         ),
-        Preset(
+        _preset(
             name="gsm8k-sft",
             title="GSM8K by worked solutions",
             question="Which α for which rank, when your model learns to reason from GSM8K's solutions?",
@@ -181,18 +177,14 @@ PRESETS: dict[str, Preset] = {
                 "optimum's basin before its place, and at forgetting, which grows with α."
             ),
             page="convergence",
-            request=SweepRequest(
-                name="GSM8K by worked solutions",
-                workload="hf-reasoning-sft",
-                workload_options={"prompt_template": GSM8K_PROMPT, "completion_column": "answer"},
-                ranks=[4, 16, 64],
-                alphas=[float(4**exponent) for exponent in range(2, 7)],
-                steps=200,
-                batch_size=8,
-                tags=["preset:gsm8k-sft"],
-            ),
+            workload="hf-reasoning-sft",
+            workload_options=GSM8K,
+            ranks=[4, 16, 64],
+            alphas=GSM8K_ALPHAS,
+            steps=200,
+            batch_size=8,
         ),
-        Preset(
+        _preset(
             name="gsm8k-rl",
             title="GSM8K by reward",
             question="Does training by reward want the same α as training on solutions?",
@@ -202,24 +194,19 @@ PRESETS: dict[str, Preset] = {
                 "hardly depend on it (as mod-rl shows)."
             ),
             page="convergence",
-            request=SweepRequest(
-                name="GSM8K by reward",
-                workload="hf-rl",
-                workload_options={
-                    "prompt_template": GSM8K_PROMPT,
-                    "completion_column": "answer",
-                    "max_new_tokens": 256,
-                    "form_pattern": GSM8K_FORM,
-                    "form_weight": 0.1,
-                },
-                ranks=[1, 8, 64],
-                alphas=[float(4**exponent) for exponent in range(2, 7)],
-                steps=100,
-                batch_size=4,
-                tags=["preset:gsm8k-rl"],
-            ),
+            workload="hf-rl",
+            workload_options={
+                **GSM8K,
+                "max_new_tokens": 256,
+                "form_pattern": GSM8K_FORM,
+                "form_weight": 0.1,
+            },
+            ranks=[1, 8, 64],
+            alphas=GSM8K_ALPHAS,
+            steps=100,
+            batch_size=4,
         ),
-        Preset(
+        _preset(
             name="alpha-over-time",
             title="α over time",
             question="Does any schedule of α beat the best constant α?",
@@ -230,17 +217,13 @@ PRESETS: dict[str, Preset] = {
                 "five octaves the loss moves by 3 %, with constant α by 16 %."
             ),
             page="dynamics",
-            request=SweepRequest(
-                name="α over time",
-                workload="mlp",
-                steps=300,
-                batch_size=64,
-                dynamics_every=10,
-                cells=list(_alpha_over_time()),
-                tags=["preset:alpha-over-time"],
-            ),
+            workload="mlp",
+            steps=300,
+            batch_size=64,
+            dynamics_every=10,
+            cells=list(_alpha_over_time()),
         ),
-        Preset(
+        _preset(
             name="sharpness-vs-lr",
             title="Best η against 1/λ_max",
             question="Does the best learning rate follow the curvature in LoRA coordinates?",
@@ -250,22 +233,18 @@ PRESETS: dict[str, Preset] = {
                 "(duplicate the sweep, η from 2^-16 to 2^-5) no: the power is 0.37. One seed."
             ),
             page="curvature",
-            request=SweepRequest(
-                name="Best η against 1/λ_max",
-                workload="mlp",
-                workload_options={"width": 64},
-                ranks=[2, 8],
-                alphas=[8, 32, 128, 512],
-                lrs=[2.0**exponent for exponent in range(-13, 2)],
-                seeds=[0],
-                steps=100,
-                batch_size=64,
-                schedule="constant",
-                warmup=0,
-                optimizer="sgd",
-                probes=ProbePlan(at=["init"], kinds=["extremes"], spaces=["lora"]),
-                tags=["preset:sharpness-vs-lr"],
-            ),
+            workload="mlp",
+            workload_options={"width": 64},
+            ranks=[2, 8],
+            alphas=[8, 32, 128, 512],
+            lrs=[2.0**exponent for exponent in range(-13, 2)],
+            seeds=[0],
+            steps=100,
+            batch_size=64,
+            schedule="constant",
+            warmup=0,
+            optimizer="sgd",
+            probes=ProbePlan(at=["init"], kinds=["extremes"], spaces=["lora"]),
         ),
     )
 }

@@ -37,7 +37,8 @@ def check_head(folder: Path, *, num_labels: int) -> None:
                         raise problem(
                             "label_column",
                             f"the data have {num_labels} labels, but the model in {folder} brings an output "
-                            f"layer for {rows}: give the pretrained model without it, or data with {rows} labels",
+                            f"layer for {rows}: give the pretrained model without it, or data with {rows} "
+                            "labels",
                         )
 
 

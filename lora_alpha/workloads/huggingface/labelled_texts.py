@@ -147,8 +147,8 @@ def _label_names(rows: Sequence[Located], column: str) -> tuple[str, ...]:
     if len(found) > MAX_LABELS:
         raise problem(
             "label_column",
-            f"column {column} has {len(found):,} different values, at most {MAX_LABELS:,} can be learnt: name "
-            "a column of labels, not of texts or measured numbers",
+            f"column {column} has {len(found):,} different values, at most {MAX_LABELS:,} can be learnt: "
+            "name a column of labels, not of texts or measured numbers",
         )
     try:
         return tuple(sorted(found, key=int))

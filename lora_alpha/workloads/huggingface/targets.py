@@ -96,10 +96,8 @@ def check_patterns(
     for option, patterns in (("rank_pattern", rank_pattern), ("alpha_pattern", alpha_pattern)):
         for pattern in patterns:
             if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in targets):
-                raise problem(
-                    option,
-                    f"{pattern!r} matches none of the {counted(len(targets), 'target', 'targets')}: {_known(targets)}",
-                )
+                among = counted(len(targets), "target", "targets")
+                raise problem(option, f"{pattern!r} matches none of the {among}: {_known(targets)}")
 
 
 def output_layer(model: nn.Module) -> nn.Module | None:
