@@ -140,7 +140,7 @@ HF_CLASSIFY = WorkloadInfo(
     tokens_per_example=128,
     pack_limit=16,
     footprint_of=causal_lm_footprint,
-    # No task type: PEFT's SEQ_CLS would have a copy of the whole head beside the layers that an adapter has.
+    # No task type: PEFT's SEQ_CLS replaces heads as a whole, of which adapters and exports have single layers.
     auto_class="AutoModelForSequenceClassification",
 )
 
@@ -160,6 +160,7 @@ HF_CLIP = WorkloadInfo(
     tokens_per_example=127,  # 50 of a 224-pixel picture in patches of 32, 77 of a caption
     pack_limit=8,
     footprint_of=dual_encoder_footprint,
+    # No task type: PEFT's FEATURE_EXTRACTION passes inputs_embeds, which a model of two towers does not take.
     auto_class="AutoModel",
 )
 

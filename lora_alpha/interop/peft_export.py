@@ -38,6 +38,11 @@ from lora_alpha.scaling import ScaleRule, alpha_for_scale, effective_scale
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 README_FILE = "README.md"
+# A decoder classifies by its last real token.
+PADDING_ADVICE = (
+    "- For texts of different lengths set `base.config.pad_token_id` to the tokenizer's padding token, or to "
+    "its end of text where it has none."
+)
 KEY_PREFIX = "base_model.model."
 
 Array = NDArray[Any]
@@ -219,7 +224,8 @@ def _escape(path: str) -> str:
 def _readme(adapter: PeftAdapter) -> str:
     loader = adapter.auto_class
     base = repr(adapter.config["base_model_name_or_path"])
-    if loader == "AutoModelForSequenceClassification" and adapter.config["modules_to_save"]:
+    whole = adapter.config["modules_to_save"] or []
+    if loader == "AutoModelForSequenceClassification" and whole:
         base += f", num_labels={_num_labels(adapter)}"
     lines = [
         "# LoRA adapter",
@@ -236,6 +242,8 @@ def _readme(adapter: PeftAdapter) -> str:
         f"use_rslora = {adapter.config['use_rslora']}.",
         "",
         "The adapter is exact while it stays apart from its base. Merge it in float32.",
+        *(f"- {name}: the base has no weights of it, so the adapter brings them whole." for name in whole),
+        *([PADDING_ADVICE] if "score" in whole else []),
         *(f"- {warning}" for warning in adapter.warnings),
     ]
     return "\n".join(lines) + "\n"
