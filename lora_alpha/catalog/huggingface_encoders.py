@@ -140,7 +140,7 @@ HF_CLASSIFY = WorkloadInfo(
     tokens_per_example=128,
     pack_limit=16,
     footprint_of=causal_lm_footprint,
-    # No task type: PEFT's SEQ_CLS replaces heads as a whole, of which adapters and exports have single layers.
+    # No task type: PEFT's SEQ_CLS takes the head as a whole, an adapter has single layers of it.
     auto_class="AutoModelForSequenceClassification",
 )
 
