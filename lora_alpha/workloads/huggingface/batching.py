@@ -48,34 +48,39 @@ def _order(seed: int, epoch: int, num_examples: int) -> NDArray[np.int32]:
 
 
 def padded_tokens(
-    examples: TokenSet, chosen: NDArray[np.int64], *, pad: int, multiple: int = MULTIPLE
+    examples: TokenSet, chosen: NDArray[np.int64], *, pad: int, most: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """One example a row, for an encoder.
 
+    Args:
+        examples: All of them.
+        chosen: Which ones, (R,).
+        pad: What stands at the end of short rows.
+        most: Positions that the model has; None: any number.
+
     Returns:
-        Tokens (R, T) with ``pad`` at the end of short rows, T a multiple of ``multiple``; and (R, T), whether
-        each is no padding.
+        Tokens (R, T); and (R, T), whether each is no padding.
     """
     lengths = examples.lengths[chosen]
-    width = -(-int(lengths.max()) // multiple) * multiple
+    width = _width(int(lengths.max()), most)
     tokens = np.full((len(chosen), width), pad, dtype=np.int64)
     for place, index in enumerate(chosen):
         tokens[place, : lengths[place]] = examples.example(int(index))
     return torch.from_numpy(tokens), torch.from_numpy(np.arange(width) < lengths[:, None])
 
 
-def padded_rows(examples: TokenSet, chosen: Iterable[int]) -> dict[str, Tensor]:
-    """One example a row.
+def padded_rows(examples: TokenSet, chosen: Iterable[int], *, most: int | None = None) -> dict[str, Tensor]:
+    """One example a row; the arguments are :func:`padded_tokens`'s.
 
     Returns:
         ``tokens`` (R, T), zeros at the end of short rows; ``learnt`` (R, T), whether a token is predicted;
         ``real`` (R, T), whether it is no padding.
     """
-    return packed_rows(examples, [[int(index)] for index in chosen], separate=False)
+    return packed_rows(examples, [[int(index)] for index in chosen], separate=False, most=most)
 
 
 def packed_rows(
-    examples: TokenSet, rows: Sequence[Sequence[int]], *, separate: bool = True
+    examples: TokenSet, rows: Sequence[Sequence[int]], *, separate: bool = True, most: int | None = None
 ) -> dict[str, Tensor]:
     """Several examples a row, in the order of ``rows``.
 
@@ -85,7 +90,7 @@ def packed_rows(
     """
     lengths = examples.lengths
     longest = max(int(sum(lengths[index] for index in row)) for row in rows)
-    width = -(-longest // MULTIPLE) * MULTIPLE
+    width = _width(longest, most)
     tokens = np.zeros((len(rows), width), dtype=np.int64)
     learnt = np.zeros((len(rows), width), dtype=bool)
     segments = np.zeros((len(rows), width), dtype=np.int64)
@@ -108,6 +113,11 @@ def packed_rows(
     if separate:
         batch |= {"segments": torch.from_numpy(segments), "positions": torch.from_numpy(positions)}
     return batch
+
+
+def _width(longest: int, most: int | None) -> int:
+    width = -(-longest // MULTIPLE) * MULTIPLE
+    return width if most is None else min(width, most)
 
 
 def pack_examples(examples: TokenSet, *, max_tokens: int) -> list[list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,11 @@ class CausalLMWorkload(FineTuningWorkload[Corpus]):
         Forgetting is the loss on ``source_data`` where that is given, else the KL divergence from the frozen
         base on the held-out prompts.
         """
-        scores = score_examples(
-            model, self.held_out, num_configs=num_configs, with_drift=self._source is None
-        )
+        score = partial(score_examples, model, num_configs=num_configs, most=self.positions)
+        scores = score(self.held_out, with_drift=self._source is None)
         if self._source is None:
             return {"eval_loss": scores["loss"], "forgetting_loss": scores["drift"]}
-        source = score_examples(model, self._source, num_configs=num_configs, with_drift=False)
+        source = score(self._source, with_drift=False)
         return {"eval_loss": scores["loss"], "forgetting_loss": source["loss"]}
 
     def findings(self) -> dict[str, Any]:

@@ -169,7 +169,7 @@ class ClassificationWorkload(FineTuningWorkload[LabelledTexts]):
     def _rows(
         self, examples: TokenSet, labels: NDArray[np.int64], chosen: NDArray[np.int64]
     ) -> dict[str, Tensor]:
-        tokens, real = padded_tokens(examples, chosen, pad=self._pad)
+        tokens, real = padded_tokens(examples, chosen, pad=self._pad, most=self.positions)
         first_segment = torch.from_numpy(examples.prompt_lengths[chosen])[:, None]
         in_second = torch.arange(tokens.shape[1]) >= first_segment
         return {

@@ -134,8 +134,8 @@ class DualEncoderWorkload(FineTuningWorkload[CaptionedPictures]):
         return image_NBD, text_NBD
 
     def _rows(self, pairs: Pairs, chosen: NDArray[np.int64], *, like: Tensor) -> dict[str, Tensor]:
-        # No wider than the longest caption: these models have few positions.
-        tokens, real = padded_tokens(pairs.captions, chosen, pad=self._pad, multiple=1)
+        longest = int(pairs.captions.lengths[chosen].max())
+        tokens, real = padded_tokens(pairs.captions, chosen, pad=self._pad, most=longest)
         return {
             "tokens": tokens.to(like.device),
             "real": real.to(like.device),

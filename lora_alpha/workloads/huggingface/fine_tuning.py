@@ -194,6 +194,15 @@ class FineTuningWorkload(Generic[Data]):
         return self._prepared(self._files).tokenizer
 
     @property
+    def positions(self) -> int | None:
+        """Most tokens that the model can read; None where nothing sets a limit.
+
+        Raises:
+            WorkloadError: Before ``prepare``.
+        """
+        return self._longest(self._prepared(self._files))
+
+    @property
     def data(self) -> Data:
         """The data.
 

@@ -37,9 +37,11 @@ def adapters_disabled(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def score_examples(
-    model: Any, examples: TokenSet, *, num_configs: int, with_drift: bool
+    model: Any, examples: TokenSet, *, num_configs: int, with_drift: bool, most: int | None = None
 ) -> dict[str, Tensor]:
     """Mean loss over all learnt tokens of ``examples``, and drift, for every configuration.
+
+    Rows are at most ``most`` wide, the positions that the model has.
 
     Returns:
         ``loss`` (N,), nats per learnt token. With ``with_drift`` also ``drift`` (N,): the mean KL divergence
@@ -50,7 +52,7 @@ def score_examples(
     sums = {name: torch.zeros(num_configs, dtype=torch.float64, device=device) for name in ("loss", "drift")}
     counts = dict.fromkeys(sums, 0)
     has_prompts = bool((examples.prompt_lengths > 1).any())
-    for piece in pieces(examples, num_configs=num_configs, device=device):
+    for piece in pieces(examples, num_configs=num_configs, device=device, most=most):
         learnt_RT = piece["learnt"]
         given_RT = (piece["real"] & ~learnt_RT) if has_prompts else piece["real"].clone()
         given_RT[:, 0] = False
@@ -71,7 +73,9 @@ def score_examples(
     return {name: sums[name] / max(1, counts[name]) for name in names}
 
 
-def pieces(examples: TokenSet, *, num_configs: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
+def pieces(
+    examples: TokenSet, *, num_configs: int, device: torch.device, most: int | None = None
+) -> Iterator[dict[str, Tensor]]:
     """All examples as padded rows, similar lengths together, as many as N times fit one forward pass."""
     limit = GPU_TOKENS if device.type == "cuda" else CPU_TOKENS
     order = np.argsort(examples.lengths, kind="stable")[::-1]
@@ -79,7 +83,7 @@ def pieces(examples: TokenSet, *, num_configs: int, device: torch.device) -> Ite
     while start < len(order):
         width = int(examples.lengths[order[start]])
         count = max(1, limit // (num_configs * width))
-        batch = padded_rows(examples, order[start : start + count])
+        batch = padded_rows(examples, order[start : start + count], most=most)
         yield {name: value.to(device) for name, value in batch.items()}
         start += count
 

@@ -70,7 +70,7 @@ class RLWorkload(CausalLMWorkload):
         )
         answers = [self.data.answers["train"][row] for row in rows]
         rewards = torch.tensor(self._judge(completions, answers), dtype=torch.float64)
-        batch = _rows(train, rows, completions)
+        batch = _rows(train, rows, completions, most=self.positions)
         batch |= {
             "rewards": rewards[:, None],
             "advantages": group_advantages(rewards.view(-1, group)).view(-1, 1),
@@ -183,13 +183,15 @@ class RLWorkload(CausalLMWorkload):
         return [self.rewards.score(text, answer) for text, answer in zip(texts, answers, strict=True)]
 
 
-def _rows(examples: TokenSet, rows: np.ndarray[Any, Any], completions: Completions) -> dict[str, Tensor]:
+def _rows(
+    examples: TokenSet, rows: np.ndarray[Any, Any], completions: Completions, *, most: int | None
+) -> dict[str, Tensor]:
     """Prompts and completions as padded rows, with the sampled log-probabilities at their tokens."""
     pairs = [
         ([*examples.example(int(row)).tolist(), *tokens], int(examples.lengths[int(row)]))
         for row, tokens in zip(rows, completions.tokens, strict=True)
     ]
-    batch = padded_rows(TokenSet.of(pairs), range(len(pairs)))
+    batch = padded_rows(TokenSet.of(pairs), range(len(pairs)), most=most)
     behaviour = torch.zeros(batch["tokens"].shape, dtype=torch.float64)
     flat = [value for values in completions.log_probs for value in values]
     behaviour[batch["learnt"]] = torch.tensor(flat, dtype=torch.float64)

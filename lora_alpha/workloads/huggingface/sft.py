@@ -54,9 +54,9 @@ class SFTWorkload(CausalLMWorkload):
         count = len(self._rows) if self.options.packing else len(train)
         drawn = drawn_indices(seeds, step=step, count=batch_size, num_examples=count).flatten()
         if self.options.packing:
-            batch = packed_rows(train, [self._rows[index] for index in drawn])
+            batch = packed_rows(train, [self._rows[index] for index in drawn], most=self.positions)
         else:
-            batch = padded_rows(train, drawn)
+            batch = padded_rows(train, drawn, most=self.positions)
         batch["num_learnt"] = batch["learnt"].view(len(seeds), -1).sum(1)
         device = next(model.parameters()).device
         return {name: value.to(device) for name, value in batch.items()}

@@ -231,3 +231,12 @@ def test_options_that_save_memory_change_nothing_else(
     saving = train(prepared(**option), configurations()[:2], **exact)
     for first, second in zip(plain.results, saving.results, strict=True):
         assert second.final_loss == pytest.approx(first.final_loss, rel=1e-10)
+
+
+def test_rows_are_no_wider_than_the_model_reads(prepared: Callable[..., Any], tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "short", "bert", max_position_embeddings=11)
+    workload = prepared(model=str(folder), max_tokens=11)
+    model = workload.build_model(device=CPU, dtype=torch.float32)
+    batch = workload.batch(model, step=0, seeds=[0], batch_size=16)
+    assert batch["tokens"].shape[1] == 11
+    assert torch.isfinite(workload.losses(model, batch, num_configs=1)).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from lora_alpha.spec import TrainSpec
 from lora_alpha.training.engine import train_pack
 from lora_alpha.training.records import CheckpointDue, PackFinished
 from lora_alpha.workloads.registry import load_workload
+from tests.tiny_folders import write_jsonl
 
 from .test_sft import curve, grid, train
 
@@ -96,3 +98,26 @@ def test_full_fine_tuning_and_adapters_share_one_base(prepared: Prepared) -> Non
     losses = curve(steps, "eval_loss")
     assert np.allclose(losses[0, 0], losses[1, 0])
     assert (losses[:, -1] < losses[:, 0]).all()
+
+
+@pytest.mark.parametrize(("name", "packing"), [("hf-sft", False), ("hf-sft", True), ("hf-rl", False)])
+def test_rows_are_no_wider_than_the_model_reads(
+    models: Callable[..., Path], prepared: Prepared, tmp_path: Path, name: str, packing: bool
+) -> None:
+    rows = [{"question": "x" * 27 + f"{n:03}?", "answer": f"{n:03}"} for n in range(24)]
+    options = {"packing": packing} if name == "hf-sft" else {"max_new_tokens": 4, "eval_samples": 1}
+    workload = prepared(
+        name,
+        model=str(models("gpt2", n_positions=35)),
+        data=str(write_jsonl(tmp_path / "rows.jsonl", rows)),
+        prompt_template="{question}",
+        completion_template="{answer}",
+        max_tokens=35,
+        held_out=0.4,
+        **options,
+    )
+    model = workload.build_model(device=torch.device("cpu"), dtype=torch.float32)
+    batch = workload.batch(model, step=0, seeds=[0], batch_size=8)
+    assert 32 < batch["tokens"].shape[1] <= 35
+    assert torch.isfinite(workload.losses(model, batch, num_configs=1)).all()
+    assert torch.isfinite(workload.evaluate(model, num_configs=1)["eval_loss"]).all()
