@@ -31,6 +31,7 @@ from lora_alpha.training.optimizers import make_optimizer
 from lora_alpha.training.planner import pack_limit
 from lora_alpha.training.records import CheckpointDue, StepsDone
 from lora_alpha.workloads.registry import load_workload
+from tests.tiny_folders import write_jsonl, write_model
 from tests.tiny_models import VOCABULARY, tiny_gpt2, tiny_llama
 
 pytestmark = [
@@ -267,6 +268,64 @@ def test_bfloat16_follows_float32():
     exact, rough = (train_decoders(dtype)[0] for dtype in (torch.float32, torch.bfloat16))
     assert torch.isfinite(rough).all()
     torch.testing.assert_close(rough, exact, rtol=0.03, atol=0.03)
+
+
+# A reward that an untrained model earns now and then: a lower-case letter in the completion.
+LETTER = {"exact_weight": 0.0, "reward_pattern": "[a-z]", "pattern_weight": 1.0}
+OWN_MODELS = {
+    "hf-sft": ("gpt2", {}),
+    "hf-reasoning-sft": ("gpt2", {"packing": True, "max_tokens": 128}),
+    "hf-rl": ("gpt2", {"group_size": 4, "max_new_tokens": 4, "num_eval": 4, **LETTER}),
+    "hf-classify": ("bert", {}),
+}
+
+
+def questions(path: Path) -> Path:
+    """A file with a question, an answer and a label in each row."""
+    rows = [
+        {
+            "question": f"{'Well, ' * (a % 4)}{a} + 1?",
+            "answer": f"{a + 1}",
+            "label": ["zero", "one", "two"][a % 3],
+        }
+        for a in range(40)
+    ]
+    return write_jsonl(path, rows)
+
+
+@pytest.mark.parametrize("name", sorted(OWN_MODELS))
+def test_a_model_of_the_users_own_trains_as_on_the_cpu(name, tmp_path):
+    """In float64 throughout: the norms of GPT-2 and BERT round nothing."""
+    kind, changes = OWN_MODELS[name]
+    columns = {"text_column": "question"} if name == "hf-classify" else {}
+    options = {
+        "model": str(write_model(tmp_path / "model", kind)),
+        "data": str(questions(tmp_path / "data.jsonl")),
+        "max_tokens": 64,
+        **columns,
+        **changes,
+    }
+    pack = [
+        Configuration(method=method, rank=rank, alpha=16.0, lr=3e-3, seed=rank)
+        for method, rank in (("lora", 4), ("dora", 2), ("lora", 1))
+    ]
+    spec = TrainSpec(
+        workload=name, steps=4, batch_size=2, eval_every=2, warmup=0, lora_dropout=0.1, dtype="float64"
+    )
+    found = []
+    for device in (DEVICE, CPU):
+        workload = load_workload(name, options)
+        for _ in workload.prepare(tmp_path / "cache"):
+            pass
+        found.append(curves(train_pack(workload, spec, pack, device=device)))
+    here, there = found
+    assert (there["update_norm"][4] > 0).all()
+    assert_same_points(here, there)
+    for metric, points in there.items():
+        for step, values in points.items():
+            np.testing.assert_allclose(
+                here[metric][step], values, rtol=1e-8, atol=1e-8, err_msg=f"{metric} at step {step}"
+            )
 
 
 @dataclass
