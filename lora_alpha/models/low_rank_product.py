@@ -103,7 +103,8 @@ class _LowRankSum(torch.autograd.Function):
             grad_x = (grad_RO @ weight_OI).view(num_configs, num_rows, -1)
         grad_seen = grad_x
         if ctx.separate:
-            grad_seen = torch.zeros_like(seen_NMI) if wants_seen else None
+            grad_seen = torch.empty_like(seen_NMI) if wants_seen else None
+        beta = 0 if ctx.separate else 1  # with 0 what is there does not count, be it NaN
         grads: list[Tensor | None] = []
         for index, (start, stop) in enumerate(ctx.spans):
             a_GRI, b_GOR, scale_G = flat[3 * index : 3 * index + 3]
@@ -115,7 +116,7 @@ class _LowRankSum(torch.autograd.Function):
                 if wants_A:
                     grad_A = torch.bmm(grad_hidden_GMR.mT, seen_NMI[start:stop])
                 if grad_seen is not None:
-                    grad_seen[start:stop].baddbmm_(grad_hidden_GMR, a_GRI)
+                    grad_seen[start:stop].baddbmm_(grad_hidden_GMR, a_GRI, beta=beta)
             grad_B = None
             if wants_B:
                 # Kept values have no history: a second derivative needs its own.

@@ -115,12 +115,18 @@ class PackedLinear(nn.Module):
 
     def _by_group(self, x_NMI: Tensor, seen_NMI: Tensor) -> Tensor:
         frozen = linear_weight(self.base), linear_bias(self.base)
-        outputs = []
-        for group, layer in self.group_layers():
-            x_GMI = x_NMI[group.start : group.stop]
-            seen_GMI = x_GMI if seen_NMI is x_NMI else seen_NMI[group.start : group.stop]
-            outputs.append(layer(x_GMI, seen_GMI, *frozen))
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        if len(self.groups) == 1:
+            y_NMO: Tensor = self.adapters[0](x_NMI, seen_NMI, *frozen)
+            return y_NMO
+        # Split, not sliced: the backward pass of each slice would fill a whole gradient with zeros.
+        sizes = [group.stop - group.start for group in self.groups]
+        rows = torch.split(x_NMI, sizes)
+        seen = rows if seen_NMI is x_NMI else torch.split(seen_NMI, sizes)
+        outputs = [
+            layer(x_GMI, seen_GMI, *frozen)
+            for layer, x_GMI, seen_GMI in zip(self.adapters, rows, seen, strict=True)
+        ]
+        return torch.cat(outputs)
 
 
 def _layout_message(name: str, x: Tensor, num_configs: int) -> str:

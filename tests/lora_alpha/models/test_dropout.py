@@ -58,6 +58,16 @@ def test_inputs_drop_inside_the_context_only_and_keep_their_mean():
     assert first.mean() == pytest.approx(1, abs=0.02)
 
 
+def test_half_precision_rounds_each_element_once():
+    x = torch.randn(1, 64, 128, generator=torch.Generator().manual_seed(0)).bfloat16()
+    dropout = AdapterDropout(0.1, [5])
+    with dropout.dropping(step=2):
+        found = dropout.drop(x, layer=0, tokens=8)
+    assert found.dtype == torch.bfloat16
+    stays = found != 0
+    assert torch.equal(found[stays], (x.double() / 0.9).bfloat16()[stays])
+
+
 class Masked(nn.Module):
     """A stand-in for PEFT's ``nn.Dropout`` that drops our elements."""
 
@@ -106,3 +116,23 @@ def test_a_dropping_adapter_is_pefts(method):
                 layer.base_layer.weight.sub_(4.0 * exported[name]["B0"] @ exported[name]["A0"])
     torch.testing.assert_close(model(input_ids=ids).logits, found, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(found, still, atol=1e-3)
+
+
+def test_gradient_checkpointing_drops_the_same_elements_again():
+    pack = [Configuration(method="lora", rank=2, alpha=8.0, lr=1.0, seed=seed) for seed in range(2)]
+    ids = torch.randint(VOCABULARY, (4, 5), generator=torch.Generator().manual_seed(0))
+    found = []
+    for checkpointed in (False, True):
+        model = tiny_llama().requires_grad_(False)
+        adapters = inject(
+            model, ["model.layers.0.mlp.up_proj", "model.layers.1.self_attn.v_proj"], pack, dropout=0.5
+        )
+        if checkpointed:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+            model.train()
+        with adapters.dropout.dropping(step=3):
+            model(input_ids=ids).logits.square().sum().backward()
+        found.append([layer.B.grad for _, _, layer in adapters.group_layers()])
+    for plain, again in zip(*found, strict=True):
+        assert plain.abs().max() > 0
+        torch.testing.assert_close(again, plain)

@@ -79,6 +79,26 @@ def test_first_and_second_derivatives_equal_finite_differences(ranks):
     assert torch.autograd.gradgradcheck(function, (x, *factors))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ranks", [(1, 3), (NARROW, 40)])
+def test_what_new_memory_held_reaches_no_gradient(dtype, ranks):
+    x, weight, offset, groups = parts(ranks=ranks)
+    cast = [GroupFactors(g.start, g.stop, g.A.to(dtype), g.B.to(dtype), g.scale.to(dtype)) for g in groups]
+    seen = x.detach().to(dtype).requires_grad_()
+
+    def gradient():
+        y = low_rank_sum(x.detach().to(dtype), weight.to(dtype), offset.to(dtype), cast, seen_NMI=seen)
+        return torch.autograd.grad(y.square().sum(), seen)[0]
+
+    expected = gradient()
+    torch.use_deterministic_algorithms(True)  # fills new memory with NaN
+    try:
+        assert torch.empty(3).isnan().all()
+        assert torch.equal(gradient(), expected)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_a_model_may_change_the_sum_in_place():
     x, weight, bias, groups = parts()
     y = low_rank_sum(x, weight, bias, groups)
