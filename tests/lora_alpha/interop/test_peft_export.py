@@ -111,14 +111,15 @@ def test_peft_gives_the_logits_of_the_run(name: str, method: str, tmp_path: Path
     assert adapter.config["r"] == (6 if method == "pissa" else 3)
 
 
-@pytest.mark.parametrize("method", ["lora", "rslora", "pissa"])
+@pytest.mark.parametrize("method", LOW_RANK)
 def test_patterns_come_out_as_peft_patterns(method: str, tmp_path: Path) -> None:
     model, inputs = transformer("llama"), torch.arange(14).reshape(2, 7)
     patterns = {"rank_pattern": {"q_proj": 5, "layers.1.mlp.up_proj": 2}, "alpha_pattern": {"v_proj": 7.5}}
     adapter, expected = exported(model, inputs, configuration(method), tmp_path, **patterns)
     torch.testing.assert_close(logits(model, inputs, tmp_path), expected, rtol=1e-9, atol=1e-9)
     assert len(adapter.config["rank_pattern"]) == 3
-    if method == "lora":
+    assert adapter.config["use_rslora"] == (method == "rslora")
+    if method not in {"rslora", "pissa"}:
         assert set(adapter.config["alpha_pattern"].values()) == {7.5}
 
 
