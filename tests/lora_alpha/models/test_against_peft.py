@@ -1,13 +1,13 @@
 """Packs over unmodified transformers models against PEFT, one configuration at a time, on the same data.
 
-``lora``, ``rslora``, ``dora``, ``lora-alpha`` (PEFT's LoRA at the law's α) and ``lora+`` (PEFT's own optimiser)
-are compared from equal A and B. Three methods need a word:
+``lora``, ``rslora``, ``dora``, ``lora-alpha`` (PEFT's LoRA at the law's α) and ``lora+`` (PEFT's own
+optimiser) are compared from equal A and B. Three methods need a word:
 
-- ``pissa``: in float32 PEFT starts from its own SVD and ours from ours. PEFT takes the SVD in float32 always, so
-  in float64 it is given our start.
-- ``lora-fa``: PEFT's LoRA with A frozen, under ``torch.optim.AdamW``. PEFT's ``create_lorafa_optimizer`` trains
-  something else: it multiplies B's gradient by (A·Aᵀ)⁻¹/s² before Adam, and in bfloat16 where it can.
-- ``full``: PEFT has no such method; ``tests/lora_alpha/training/test_engine.py`` compares it with plain torch.
+- ``pissa``: in float32 PEFT starts from its own SVD and ours from ours. PEFT's SVD is always in float32, so
+  that in float64 it is given our start.
+- ``lora-fa``: PEFT's LoRA with A frozen, under ``torch.optim.AdamW``. PEFT's ``create_lorafa_optimizer``
+  trains something else: it multiplies B's gradient by (A·Aᵀ)⁻¹/s² before Adam, in bfloat16 where it can.
+- ``full``: PEFT has no such method; ``tests/lora_alpha/training/test_engine.py`` compares it with torch.
 """
 
 from __future__ import annotations
