@@ -1,5 +1,7 @@
 """Packs over an unmodified LLaMA against PEFT one configuration at a time, eager and compiled, in one run.
 
+Alone: ``python -c "from benchmarks.packing import *; main([ON_GPU])"``.
+
 On a CPU: a LLaMA of 4 blocks, width 128, rank 8 on every linear layer, float32, one thread. With a GPU also
 the shape of Llama-3.2-1B with random weights in bfloat16. Contenders take turns; a figure is the median of
 its turns. Time on a CPU is what the process itself used, so that other programs do not count. Compilation,
@@ -9,6 +11,7 @@ logits and gradients, not the base.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import gc
 import platform
@@ -31,7 +34,6 @@ from lora_alpha.spec import Configuration, TrainSpec
 from lora_alpha.training.optimizers import make_optimizer
 from lora_alpha.training.planner import largest_pack
 
-TURNS, TURN_SECONDS = 5, 0.8
 RANK, ALPHA, LR = 8, 16.0, 1e-4
 EAGER, COMPILED = "PEFT eager", "PEFT compiled"
 WANTED_BEST, WANTED_EAGER = 0.95, 2.0
@@ -42,7 +44,7 @@ class Setting:
     """A model and what it is trained on: ``sequence`` tokens an example, ``tokens`` per configuration.
 
     ``compiled_at`` are those of ``tokens`` for which PEFT is compiled as well; a pack has ``most_rows``
-    tokens at most.
+    tokens at most. Each contender has ``turns`` turns of at least ``turn_seconds``.
     """
 
     title: str
@@ -54,6 +56,8 @@ class Setting:
     compiled_at: tuple[int, ...]
     counts: tuple[int, ...] = (1, 4, 16)
     most_rows: int = 2**62
+    turns: int = 5
+    turn_seconds: float = 0.8
 
 
 TINY = {
@@ -84,6 +88,8 @@ ON_GPU = Setting(
     (128, 256, 512, 1024, 2048, 4096),
     compiled_at=(512, 4096),
     most_rows=8192,
+    turns=3,
+    turn_seconds=0.5,
 )
 
 
@@ -104,30 +110,31 @@ class Contender:
         return statistics.median(self.turns) / self.num_configs
 
 
-def main() -> None:
+def main(settings: Sequence[Setting] = (ON_CPU, ON_GPU)) -> None:
     """Print samples a second, ratios and memory for each number of tokens per configuration."""
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     inductor.force_disable_caches = True  # or a second run would compile for a few seconds only
-    settings = [ON_CPU, *([ON_GPU] if torch.cuda.is_available() else [])]
     for setting in settings:
+        if setting.device == "cuda" and not torch.cuda.is_available():
+            print(f"\nno CUDA device: {setting.title} is left out")
+            continue
         print(f"\n{setting.title}, rank {RANK}; a sample is {setting.sequence} tokens")
         print("tokens  contender         samples/s   × eager   × best alone   peak MiB   compile s")
         for tokens in setting.tokens:
             report(setting, tokens, compare(setting, tokens))
-    if not torch.cuda.is_available():
-        print("\nno CUDA device: Llama-3.2-1B's shape is left out")
 
 
 def compare(setting: Setting, tokens: int) -> list[Contender]:
     """Every contender's turns at ``tokens`` per configuration."""
-    examples = tokens // setting.sequence
-    contenders = [Contender(EAGER, 1, peft_step(setting, examples, compiled=False))]
+    torch.compiler.reset()  # what was compiled before keeps its model and its memory
+    base, examples = build(setting), tokens // setting.sequence
+    contenders = [Contender(EAGER, 1, peft_step(setting, base, examples, compiled=False))]
     if tokens in setting.compiled_at:
-        contenders.append(Contender(COMPILED, 1, peft_step(setting, examples, compiled=True)))
+        contenders.append(Contender(COMPILED, 1, peft_step(setting, base, examples, compiled=True)))
     counts = {count for count in setting.counts if count * tokens <= setting.most_rows} | {1}
     for count in sorted(counts | {planned(tokens)}):
-        contenders.append(Contender(f"packed N={count}", count, packed_step(setting, examples, count)))
+        contenders.append(Contender(f"packed N={count}", count, packed_step(setting, base, examples, count)))
     for contender in contenders:
         started = time.perf_counter()
         contender.step()
@@ -135,7 +142,7 @@ def compare(setting: Setting, tokens: int) -> list[Contender]:
         contender.compile_s = time.perf_counter() - started
         contender.step()
         contender.peak_bytes = peak_of(contender.step, setting)
-    for _ in range(TURNS):
+    for _ in range(setting.turns):
         for contender in contenders:
             contender.turns.append(seconds(contender.step, setting))
     return contenders
@@ -158,7 +165,8 @@ def report(setting: Setting, tokens: int, contenders: Sequence[Contender]) -> No
         print(
             f"{tokens:6d}  {contender.name:16s} {examples / contender.seconds:10.1f}"
             f" {eager / contender.seconds:9.2f} {best / contender.seconds:14.2f}"
-            f" {memory:>10s} {compiling:>11s}"
+            f" {memory:>10s} {compiling:>11s}",
+            flush=True,
         )
     by_count = {c.num_configs: c for c in contenders if c.name.startswith("packed")}
     chosen = by_count[planned(tokens)]
@@ -174,9 +182,9 @@ def report(setting: Setting, tokens: int, contenders: Sequence[Contender]) -> No
         print(f"        compiling for {compiled.compile_s:.0f} s pays for itself after {pays}")
 
 
-def packed_step(setting: Setting, examples: int, count: int) -> Callable[[], None]:
+def packed_step(setting: Setting, base: nn.Module, examples: int, count: int) -> Callable[[], None]:
     """A step of a pack as the engine does it."""
-    model = build(setting)
+    model = sharing_weights(base)
     configurations = [
         Configuration(method="lora", rank=RANK, alpha=ALPHA, lr=LR, seed=seed) for seed in range(count)
     ]
@@ -193,13 +201,13 @@ def packed_step(setting: Setting, examples: int, count: int) -> Callable[[], Non
     return step
 
 
-def peft_step(setting: Setting, examples: int, *, compiled: bool) -> Callable[[], None]:
+def peft_step(setting: Setting, base: nn.Module, examples: int, *, compiled: bool) -> Callable[[], None]:
     """A step of one configuration with PEFT and the fastest AdamW."""
     import peft
 
-    base = build(setting)
     settings = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets(base))
-    model = peft.get_peft_model(base, settings)
+    # Adapters in the base's dtype: in float32, PEFT's default, their products are far slower on a GPU.
+    model = peft.get_peft_model(sharing_weights(base), settings, autocast_adapter_dtype=False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=LR, fused=True)
     tokens = batch_of(setting, examples)
@@ -234,6 +242,11 @@ def build(setting: Setting) -> nn.Module:
     return model.to(setting.dtype).eval().requires_grad_(False)
 
 
+def sharing_weights(base: nn.Module) -> nn.Module:
+    """A model of its own modules over the very same frozen weights."""
+    return copy.deepcopy(base, {id(parameter): parameter for parameter in base.parameters()})
+
+
 def targets(model: nn.Module) -> list[str]:
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     return [name for name in linear if name != "lm_head"]
@@ -251,7 +264,7 @@ def seconds(step: Callable[[], None], setting: Setting) -> float:
     step()
     synchronize(setting)
     started, calls = clock(), 0
-    until = time.perf_counter() + TURN_SECONDS
+    until = time.perf_counter() + setting.turn_seconds
     while calls < 2 or time.perf_counter() < until:
         step()
         synchronize(setting)
