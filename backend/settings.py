@@ -8,6 +8,8 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lora_alpha.training.fleet import Fleet
+
 
 class Settings(BaseSettings):
     """Everything an installation may set; the defaults run on one machine with nothing else installed.
@@ -27,6 +29,7 @@ class Settings(BaseSettings):
         drain_s: Seconds a worker that was asked to stop waits for the next checkpoint.
         point_interval_s: Seconds between two writes of a running pack.
         workers: Workers that are expected beside those already registered; plans count on them.
+        gpu_bytes: GPU memory of each of the expected workers; 0: they compute on CPUs.
     """
 
     model_config = SettingsConfigDict(env_prefix="LORA_ALPHA_", extra="ignore")
@@ -45,11 +48,17 @@ class Settings(BaseSettings):
     drain_s: float = Field(default=5.0, ge=0)
     point_interval_s: float = Field(default=1.0, gt=0)
     workers: int = Field(default=0, ge=0)
+    gpu_bytes: int = Field(default=0, ge=0)
 
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().resolve()
+
+    @property
+    def fleet(self) -> Fleet:
+        """The expected workers."""
+        return Fleet(self.workers, self.gpu_bytes)
 
     @property
     def database(self) -> str:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from lora_alpha.catalog import workload_info
 from lora_alpha.models.packed import inject
 from lora_alpha.spec import Configuration, TrainSpec
+from lora_alpha.training.fleet import Fleet
 from lora_alpha.training.optimizers import make_optimizer
 from lora_alpha.training.planner import plan_packs
 from lora_alpha.workloads.registry import load_workload
@@ -89,7 +90,7 @@ def compare(width: int) -> tuple[float, dict[str, float]]:
     train = TrainSpec(
         workload="mlp", workload_options={"width": width}, steps=grid.steps, batch_size=grid.batch_size
     )
-    packs = plan_packs(train, configurations, num_workers=2)
+    packs = plan_packs(train, configurations, fleet=Fleet(2))
     packed = [packed_step(train, [configurations[index] for index in pack]) for pack in packs]
     kinds = {"defaults": {}, "foreach": {"foreach": True}, "fused": {"fused": True}}
     plain = {

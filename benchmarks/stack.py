@@ -24,6 +24,7 @@ from lora_alpha.catalog.resolve import resolve
 from lora_alpha.client import Client
 from lora_alpha.schemas import SweepRequest
 from lora_alpha.spec import Configuration, TrainSpec, expand
+from lora_alpha.training.fleet import Fleet
 from lora_alpha.training.planner import plan_packs
 
 WORKERS, TURNS = 2, 3
@@ -36,7 +37,7 @@ def main() -> None:
     spec = resolve(request)
     runs = expand(spec)
     configurations = [run.configuration for run in runs]
-    packs = plan_packs(spec.train, configurations, num_workers=WORKERS)
+    packs = plan_packs(spec.train, configurations, fleet=Fleet(WORKERS))
     print(f"{len(runs)} runs of mlp × {spec.train.steps} steps in {len(packs)} packs, {WORKERS} processes")
     work = [[configurations[index] for index in pack] for pack in packs]
     alone, stack = [], []

@@ -275,6 +275,7 @@ class Worker(Wire):
     host: str
     pid: int
     device: str
+    gpu_bytes: int = 0
     queue: str = "default"
     state: Literal["idle", "busy", "draining", "gone"]
     heartbeat: datetime

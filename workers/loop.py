@@ -23,6 +23,7 @@ from backend.store.jobs import (
 )
 from backend.store.tables import WorkerRow
 from lora_alpha.errors import LeaseLost
+from lora_alpha.training.fleet import gpu_memory_bytes
 from workers.runner_host import RunnerHost
 
 POLL_S = 0.1
@@ -58,6 +59,7 @@ class WorkerLoop:
                     host=socket.gethostname(),
                     pid=os.getpid(),
                     device=self.device,
+                    gpu_bytes=gpu_memory_bytes(self.device),
                     queue=",".join(self.queues),
                     state="idle",
                     started=now,

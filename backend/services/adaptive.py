@@ -8,7 +8,7 @@ from itertools import groupby
 from sqlalchemy.orm import Session
 
 from backend.services.outcomes import Reading, sweep_cells
-from backend.services.packs import add_runs, count_workers
+from backend.services.packs import add_runs, fleet_of
 from backend.store.sweeps import existing_configurations
 from backend.store.tables import SweepRow
 from lora_alpha.analysis.cells import CellStats
@@ -45,7 +45,7 @@ def refine(session: Session, sweep: SweepRow, *, now: float) -> bool:
         session,
         sweep,
         name_runs(spec.train, [*known, *missing])[len(known) :],
-        num_workers=count_workers(session, now=now),
+        fleet=fleet_of(session, now=now),
         max_attempts=MAX_ATTEMPTS,
         now=now,
     )

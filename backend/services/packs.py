@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
 from backend.store.jobs import enqueue, new_id
-from backend.store.sweeps import count_alive_workers, next_position
+from backend.store.sweeps import alive_workers, next_position
 from backend.store.tables import JobRow, RunRow, SweepRow
 from lora_alpha.spec import Configuration, RunSpec, SweepSpec
+from lora_alpha.training.fleet import Fleet
 from lora_alpha.training.planner import plan_packs
 
 # A worker without a sign of life for this long does not count when packs are planned.
 ALIVE_S = 60.0
+NOBODY = Fleet(num_workers=0)
 
 
-def count_workers(session: Session, *, expected: int = 0, now: float) -> int:
-    """Workers that plans may count on: the living, at least as many as are ``expected``, at least 1."""
-    return max(1, expected, count_alive_workers(session, since=now - ALIVE_S))
+def fleet_of(session: Session, *, expected: Fleet = NOBODY, now: float) -> Fleet:
+    """Workers that plans may count on: the living, and at least as many as are ``expected``, at least 1."""
+    alive = alive_workers(session, since=now - ALIVE_S)
+    sharing = Counter((worker.host, worker.device) for worker in alive)
+    memory = [worker.gpu_bytes // sharing[worker.host, worker.device] for worker in alive]
+    if len(alive) < expected.num_workers:
+        memory.append(expected.gpu_bytes)
+    return Fleet(max(1, expected.num_workers, len(alive)), gpu_bytes=min(memory, default=0))
 
 
 def add_runs(
@@ -26,7 +34,7 @@ def add_runs(
     sweep: SweepRow,
     runs: Sequence[RunSpec],
     *,
-    num_workers: int,
+    fleet: Fleet,
     max_attempts: int,
     now: float,
 ) -> None:
@@ -54,7 +62,7 @@ def add_runs(
     ]
     session.add_all(rows)
     session.flush()
-    enqueue_packs(session, sweep, rows, num_workers=num_workers, max_attempts=max_attempts, now=now)
+    enqueue_packs(session, sweep, rows, fleet=fleet, max_attempts=max_attempts, now=now)
 
 
 def enqueue_packs(
@@ -62,7 +70,7 @@ def enqueue_packs(
     sweep: SweepRow,
     rows: Sequence[RunRow],
     *,
-    num_workers: int,
+    fleet: Fleet,
     max_attempts: int,
     now: float,
 ) -> None:
@@ -72,7 +80,7 @@ def enqueue_packs(
     train = SweepSpec.model_validate(sweep.spec).train
     document = train.model_dump(mode="json")
     configurations = [Configuration.model_validate(row.configuration) for row in rows]
-    for index, pack in enumerate(plan_packs(train, configurations, num_workers=num_workers)):
+    for index, pack in enumerate(plan_packs(train, configurations, fleet=fleet)):
         members = [rows[member] for member in pack]
         job_id = enqueue(
             session,

@@ -36,6 +36,7 @@ def workers(store: Store, settings: Settings, *, now: float) -> list[Worker]:
                 host=row.host,
                 pid=row.pid,
                 device=row.device,
+                gpu_bytes=row.gpu_bytes,
                 queue=row.queue,
                 state="gone" if silent else row.state,  # type: ignore[arg-type]
                 heartbeat=heartbeat,

@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from backend.services import start_adapters
-from backend.services.packs import add_runs, count_workers, enqueue_packs
+from backend.services.packs import add_runs, enqueue_packs, fleet_of
 from backend.services.states import refresh_state
 from backend.services.views import show_sweep
 from backend.settings import Settings
@@ -71,7 +71,7 @@ def extend(store: Store, settings: Settings, sweep_id: str, request: ExtendReque
             session,
             row,
             missing,
-            num_workers=count_workers(session, expected=settings.workers, now=now),
+            fleet=fleet_of(session, expected=settings.fleet, now=now),
             max_attempts=settings.max_attempts,
             now=now,
         )
@@ -176,7 +176,7 @@ def _requeue(session: Session, settings: Settings, row: SweepRow, states: tuple[
         session,
         row,
         runs,
-        num_workers=count_workers(session, expected=settings.workers, now=now),
+        fleet=fleet_of(session, expected=settings.fleet, now=now),
         max_attempts=settings.max_attempts,
         now=now,
     )

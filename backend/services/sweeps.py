@@ -13,7 +13,7 @@ from backend.pages import decode_cursor, encode_cursor
 from backend.services import start_adapters
 from backend.services.adaptive import first_stage
 from backend.services.estimates import measured_seconds
-from backend.services.packs import add_runs, count_workers
+from backend.services.packs import add_runs, fleet_of
 from backend.services.views import show_sweep, show_sweeps, spec_warnings
 from backend.settings import Settings
 from backend.store.engines import Store
@@ -41,13 +41,13 @@ def plan(store: Store, settings: Settings, request: SweepRequest, *, now: float)
         )
     runs = expand(first_stage(spec))
     with store.read() as session:
-        num_workers = count_workers(session, expected=settings.workers, now=now)
+        fleet = fleet_of(session, expected=settings.fleet, now=now)
         measured = measured_seconds(session, spec.train)
-    packs = plan_packs(spec.train, [run.configuration for run in runs], num_workers=num_workers)
+    packs = plan_packs(spec.train, [run.configuration for run in runs], fleet=fleet)
     seconds = (
-        estimate_seconds(spec.train, num_runs=len(runs), num_workers=num_workers)
+        estimate_seconds(spec.train, num_runs=len(runs), num_workers=fleet.num_workers)
         if measured is None
-        else measured * spec.train.steps * len(runs) / max(1, min(num_workers, len(packs)))
+        else measured * spec.train.steps * len(runs) / max(1, min(fleet.num_workers, len(packs)))
     )
     return SweepPlan(
         valid=True,
@@ -55,7 +55,7 @@ def plan(store: Store, settings: Settings, request: SweepRequest, *, now: float)
         num_packs=len(packs),
         estimated_seconds=seconds,
         estimate_source="catalog" if measured is None else "measured",
-        num_workers=num_workers,
+        num_workers=fleet.num_workers,
         scales=_scale_rows(runs),
         warnings=[*spec_warnings(spec.model_dump(mode="json")), *_search_warnings(spec, len(runs))],
     )
@@ -175,7 +175,7 @@ def _create(
             session,
             row,
             runs,
-            num_workers=count_workers(session, expected=settings.workers, now=now),
+            fleet=fleet_of(session, expected=settings.fleet, now=now),
             max_attempts=settings.max_attempts,
             now=now,
         )

@@ -75,10 +75,10 @@ def run_counts(session: Session, sweep_ids: Sequence[str]) -> dict[str, RunCount
     return {sweep_id: RunCounts(**tally) for sweep_id, tally in tallies.items()}
 
 
-def count_alive_workers(session: Session, *, since: float) -> int:
+def alive_workers(session: Session, *, since: float) -> Sequence[WorkerRow]:
     """Workers that gave a sign of life after ``since`` and have not left."""
-    query = select(func.count()).where(WorkerRow.state != "gone", WorkerRow.heartbeat > since)
-    return session.scalar(query) or 0
+    query = select(WorkerRow).where(WorkerRow.state != "gone", WorkerRow.heartbeat > since)
+    return session.scalars(query).all()
 
 
 def unfinished_jobs(session: Session, sweep_id: str, states: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, Text, text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -180,6 +180,7 @@ class WorkerRow(Base):
     host: Mapped[str]
     pid: Mapped[int]
     device: Mapped[str]
+    gpu_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     queue: Mapped[str]
     state: Mapped[str]
     job_id: Mapped[str | None]

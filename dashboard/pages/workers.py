@@ -47,7 +47,7 @@ def _workers(connect: Connect) -> Any:
             worker.id,
             worker.host,
             str(worker.pid),
-            worker.device,
+            worker.device + (f" ({worker.gpu_bytes / 2**30:.0f} GiB)" if worker.gpu_bytes else ""),
             worker.queue,
             badge(worker.state),
             worker.job_id or "",

@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -23,6 +24,7 @@ from backend.security import check_bind
 from backend.settings import Settings, get_settings
 from backend.store.engines import open_store
 from lora_alpha.errors import LoraAlphaError
+from lora_alpha.training.fleet import gpu_memory_bytes
 from workers.processes import die_with_supervisor
 from workers.supervisor import ChildSpec, Supervisor
 
@@ -56,6 +58,8 @@ def serve(
     _check_port(host, port)
     devices = _devices(num_workers)
     os.environ["LORA_ALPHA_WORKERS"] = str(len(devices))
+    sharing = max(Counter(devices).values())
+    os.environ["LORA_ALPHA_GPU_BYTES"] = str(min(map(gpu_memory_bytes, devices)) // sharing)
     settings.home.mkdir(parents=True, exist_ok=True)
     open_store(settings.database).migrate()
     supervisor = Supervisor(_children(host, port, devices), log_folder=settings.home / "logs")

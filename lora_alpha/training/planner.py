@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from lora_alpha.catalog import workload_info
 from lora_alpha.catalog.entry import Footprint
 from lora_alpha.methods import METHODS
 from lora_alpha.spec import Configuration, TrainSpec
+from lora_alpha.training.fleet import Fleet
 
 # Rows of one adapted layer that a pack may push through at once. Beyond it one more configuration no longer
 # saves time, since the base GEMM is long past the point where dispatch dominates; memory grows all the same.
 ROW_BUDGET = 16_384
-# The same for models and lengths that nobody has measured: on a CPU packs are fastest at about as many rows
-# (benchmarks/packing.py), on a GPU one configuration alone fills the device at little more.
+# The same for models and lengths that nobody has measured: packs are fastest at about as many rows on a CPU,
+# and at as many as that on an H100, with 1.2 billion weights (benchmarks/packing.py).
 PAYING_ROWS = 2048
-# Share of the memory that packs may plan to fill: estimates are rough, and Python and torch need some too.
-MEMORY_SHARE = 0.5
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+PAYING_GPU_ROWS = 8192
+MOST_ON_GPU = 64
 # What a core achieves on the products of a transformer's step (a quarter of its peak), and what a step of
 # even the smallest model costs one configuration of a pack.
 CORE_FLOPS = 5e10
@@ -33,9 +31,7 @@ FULL_RANK = 256
 BASE_RANK = 64
 
 
-def plan_packs(
-    train: TrainSpec, configurations: Sequence[Configuration], *, num_workers: int
-) -> list[list[int]]:
+def plan_packs(train: TrainSpec, configurations: Sequence[Configuration], *, fleet: Fleet) -> list[list[int]]:
     """Cut configurations into packs that workers train one at a time.
 
     Configurations are sorted by method, rank and learning rate, so that a pack has few rank groups; full
@@ -44,13 +40,12 @@ def plan_packs(
     Args:
         train: What the configurations share.
         configurations: Configurations in the sweep's order.
-        num_workers: Workers that will share the packs, ≥ 1.
+        fleet: Workers that will share the packs.
 
     Returns:
         Packs as indices into ``configurations``, largest first; every index exactly once.
     """
-    num_workers = max(1, num_workers)
-    limit = pack_limit(train, memory_bytes=int(MEMORY_SHARE * machine_memory_bytes() / num_workers))
+    limit = pack_limit(train, fleet)
     packs: list[list[int]] = []
     for full in (False, True):
         members = [
@@ -58,34 +53,22 @@ def plan_packs(
         ]
         if members:
             size = max(1, limit // 8) if full else limit
-            packs += _cut(members, configurations, limit=size, num_workers=num_workers)
+            packs += _cut(members, configurations, limit=size, num_workers=max(1, fleet.num_workers))
     return sorted(packs, key=lambda pack: -sum(_work(configurations[index]) for index in pack))
 
 
-def machine_memory_bytes() -> int:
-    """Memory of this machine, or of the container that this runs in.
-
-    Workers elsewhere may have more or less: a pack is planned before anybody claims it.
-    """
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(total, int(CGROUP_LIMIT.read_text(encoding="ascii")))
-    except (OSError, ValueError):  # no such file, or "max"
-        return total
-
-
-def pack_limit(train: TrainSpec, *, memory_bytes: int) -> int:
+def pack_limit(train: TrainSpec, fleet: Fleet) -> int:
     """Most configurations of ``train`` in one pack: by the workload's own limit, by rows and by memory."""
     info = workload_info(train.workload)
     need = info.footprint(train.workload_options, dtype=train.dtype)
-    # A limit that was measured for a workload knows more than rows in general do.
-    budget = ROW_BUDGET if info.footprint_of is None else PAYING_ROWS
+    # A limit that was measured for a workload, on CPUs, knows more than rows in general do.
+    rows = ROW_BUDGET if info.footprint_of is None else PAYING_ROWS
     return largest_pack(
         need,
         batch_size=train.batch_size,
-        limit=info.pack_limit,
-        row_budget=budget,
-        memory_bytes=memory_bytes,
+        limit=MOST_ON_GPU if fleet.gpu_bytes else info.pack_limit,
+        row_budget=PAYING_GPU_ROWS if fleet.gpu_bytes else rows,
+        memory_bytes=fleet.pack_bytes,
     )
 
 

@@ -27,6 +27,7 @@ from lora_alpha.models.packed import inject
 from lora_alpha.spec import Configuration, ProbeSettings, TrainSpec
 from lora_alpha.training.checkpoints import load_checkpoint, save_checkpoint
 from lora_alpha.training.engine import train_pack
+from lora_alpha.training.fleet import Fleet
 from lora_alpha.training.optimizers import make_optimizer
 from lora_alpha.training.planner import pack_limit
 from lora_alpha.training.records import CheckpointDue, StepsDone
@@ -121,8 +122,10 @@ def test_the_curve_is_that_of_the_cpu(changes):
     assert_same_points(here, there)
     for metric, points in there.items():
         for step, values in points.items():
+            # PiSSA's update starts at the rounding of a difference of norms: the root of 1e-16.
+            atol = 1e-7 if metric == "update_norm" else 1e-9
             np.testing.assert_allclose(
-                here[metric][step], values, rtol=1e-9, atol=1e-9, err_msg=f"{metric} at step {step}"
+                here[metric][step], values, rtol=1e-9, atol=atol, err_msg=f"{metric} at step {step}"
             )
 
 
@@ -444,7 +447,7 @@ def test_the_devices_memory_is_seen_and_the_planned_pack_trains():
     free = available_bytes(DEVICE)
     assert free is not None
     train = mlp_spec(steps=1, warmup=0)
-    size = pack_limit(train, memory_bytes=free)
+    size = pack_limit(train, Fleet(gpu_bytes=free))
     assert size > 1
     pack = [Configuration(method="lora", rank=4, alpha=8.0, lr=1e-3, seed=seed) for seed in range(size)]
     *_, finished = train_pack(mlp(), train, pack, device=DEVICE)

@@ -9,7 +9,8 @@ import torch
 from lora_alpha.catalog import workload_info
 from lora_alpha.curvature.memory import available_bytes
 from lora_alpha.spec import TrainSpec
-from lora_alpha.training.planner import MEMORY_SHARE, machine_memory_bytes, pack_limit
+from lora_alpha.training.fleet import Fleet
+from lora_alpha.training.planner import pack_limit
 from lora_alpha.workloads.inspection import inspect_workload
 from workers.context import JobContext
 from workers.handlers.pretrain import load_prepared
@@ -25,7 +26,7 @@ def run_inspection(context: JobContext) -> None:
     workload = load_prepared(context, name, options)
     context.commit(message="reading the model")
     found = inspect_workload(workload)
-    memory = memory_estimate(name, options, found, num_workers=max(1, context.settings.workers))
+    memory = memory_estimate(name, options, found, fleet=context.settings.fleet)
     free = available_bytes(torch.device(context.device))
     least = memory["base_bytes"] + memory["bytes_per_configuration"]
     warnings = list(found["warnings"])
@@ -39,7 +40,7 @@ def run_inspection(context: JobContext) -> None:
 
 
 def memory_estimate(
-    name: str, options: dict[str, Any], found: dict[str, Any], *, num_workers: int
+    name: str, options: dict[str, Any], found: dict[str, Any], *, fleet: Fleet
 ) -> dict[str, int]:
     """What a pack of this workload's default sweep takes, in bytes, with the largest of its default ranks.
 
@@ -53,7 +54,7 @@ def memory_estimate(
         workload=name, workload_options=known, steps=defaults.steps, batch_size=defaults.batch_size
     )
     need = info.footprint(known, dtype=train.dtype)
-    count = pack_limit(train, memory_bytes=int(MEMORY_SHARE * machine_memory_bytes() / num_workers))
+    count = pack_limit(train, fleet)
     adapters = found["adapter_parameters_per_rank"] * max(defaults.ranks) * BYTES_PER_ADAPTER_WEIGHT
     activations = train.batch_size * need.tokens_per_example * need.bytes_per_token
     base = need.base_bytes or 4 * found["parameters"]

@@ -92,11 +92,12 @@ def test_a_later_migration_that_rebuilds_a_table_deletes_no_rows_that_refer_to_i
 
 def test_a_database_of_a_newer_version_is_refused_with_a_reason(store):
     with store.write() as session:
+        newest = session.scalar(text("SELECT version_num FROM alembic_version"))
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(LoraAlphaError, match="9999.*newer"):
         store.migrate()
     with store.write() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+        session.execute(text("UPDATE alembic_version SET version_num = :newest"), {"newest": newest})
 
 
 def test_a_failed_write_leaves_nothing_behind(store):

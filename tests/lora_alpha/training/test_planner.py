@@ -9,14 +9,9 @@ import pytest
 from lora_alpha.catalog import workload_info
 from lora_alpha.catalog.entry import Footprint
 from lora_alpha.spec import Configuration, TrainSpec
-from lora_alpha.training import planner
-from lora_alpha.training.planner import (
-    estimate_seconds,
-    largest_pack,
-    machine_memory_bytes,
-    pack_limit,
-    plan_packs,
-)
+from lora_alpha.training import fleet
+from lora_alpha.training.fleet import Fleet, gpu_memory_bytes, machine_memory_bytes
+from lora_alpha.training.planner import estimate_seconds, largest_pack, pack_limit, plan_packs
 
 GIB = 2**30
 SHAPE = {"hidden_size": 512, "num_hidden_layers": 8, "intermediate_size": 2048, "vocab_size": 4096}
@@ -49,9 +44,10 @@ def test_memory_bounds_a_pack_and_one_configuration_always_goes():
     assert largest_pack(need, batch_size=1, limit=64) == 64
 
 
-def test_packs_of_the_users_own_model_follow_its_options(folder):
+def test_packs_of_the_users_own_model_follow_its_options(folder, monkeypatch):
     def limit(memory_bytes=64 * GIB, **changes):
-        return pack_limit(train(folder, **changes), memory_bytes=memory_bytes)
+        monkeypatch.setattr(fleet, "machine_memory_bytes", lambda: 2 * memory_bytes)
+        return pack_limit(train(folder, **changes), Fleet())
 
     assert limit(max_tokens=32) == 4 * limit(max_tokens=128)
     assert limit(batch_size=1) > limit(batch_size=8)
@@ -75,16 +71,16 @@ def test_the_estimate_follows_the_models_size_and_its_tokens(folder):
 def test_limits_that_were_measured_for_built_in_workloads_stay():
     for name, batch_size, expected in (("mlp", 64, 64), ("charlm", 8, 6), ("carry", 32, 8), ("clip", 64, 16)):
         spec = TrainSpec(workload=name, steps=1, batch_size=batch_size)
-        assert pack_limit(spec, memory_bytes=GIB) == expected, name
+        assert pack_limit(spec, Fleet()) == expected, name
 
 
 def test_plans_share_the_machines_memory_between_workers(folder, monkeypatch):
-    monkeypatch.setattr(planner, "machine_memory_bytes", lambda: 2 * GIB)
+    monkeypatch.setattr(fleet, "machine_memory_bytes", lambda: 2 * GIB)
     spec = train(folder, batch_size=1)
     found = [Configuration(method="lora", rank=8, alpha=16, lr=1e-4, seed=seed) for seed in range(300)]
-    largest = {n: max(map(len, plan_packs(spec, found, num_workers=n))) for n in (1, 2)}
+    largest = {n: max(map(len, plan_packs(spec, found, fleet=Fleet(n)))) for n in (1, 2)}
     assert 1 < largest[2] < largest[1] <= 64
-    packs = plan_packs(spec, found, num_workers=2)
+    packs = plan_packs(spec, found, fleet=Fleet(2))
     assert sorted(index for pack in packs for index in pack) == list(range(300))
 
 
@@ -93,5 +89,35 @@ def test_the_containers_limit_counts(tmp_path, monkeypatch):
     for text, expected in ((str(total // 4), total // 4), ("max", total), ("9" * 18, total)):
         limit = tmp_path / "memory.max"
         limit.write_text(text, encoding="ascii")
-        monkeypatch.setattr(planner, "CGROUP_LIMIT", limit)
+        monkeypatch.setattr(fleet, "CGROUP_LIMIT", limit)
         assert machine_memory_bytes() == expected
+
+
+def test_on_gpus_packs_are_larger_and_their_own_memory_bounds_them(folder):
+    spec = train(folder, batch_size=1)
+    assert pack_limit(spec, Fleet(gpu_bytes=80 * GIB)) == 4 * pack_limit(spec, Fleet()) == 64
+    assert pack_limit(spec, Fleet(gpu_bytes=GIB)) < 64
+    # Each worker has a GPU of its own.
+    assert pack_limit(spec, Fleet(8, gpu_bytes=80 * GIB)) == 64
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "asked"),
+    [("cuda:1", None, "1"), ("cuda:1", "3,GPU-7f", "GPU-7f"), ("cuda", "2", "2"), ("cuda:0", "", "0")],
+)
+def test_the_drivers_tool_is_asked_for_the_workers_own_gpu(device, visible, asked, tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\necho 81559\n', encoding="ascii")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_memory_bytes(device) == 81559 * 2**20
+    assert (tmp_path / "asked").read_text(encoding="ascii").split()[-2:] == ["-i", asked]
+
+
+def test_a_cpu_has_no_gpu_memory_and_a_missing_tool_tells_nothing(monkeypatch, tmp_path):
+    assert gpu_memory_bytes("cpu") == 0
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_memory_bytes("cuda:0") == 0
