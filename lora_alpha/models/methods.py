@@ -202,8 +202,8 @@ class Pissa(LowRank):
         return a_GRI, b_GOR
 
     def update_factors(self) -> tuple[Tensor, Tensor]:
-        """Trained factors beside the frozen initial ones, which enter with a minus."""
-        return torch.cat([self.A, self.A0], dim=1), torch.cat([self.B, -self.B0], dim=2)
+        """B·A − B0·A0 as (B − B0)·A + B0·(A − A0): no large products that cancel, exactly 0 at first."""
+        return torch.cat([self.A, self.A - self.A0], dim=1), torch.cat([self.B - self.B0, self.B0], dim=2)
 
     def forward(self, x_GMI: Tensor, seen_GMI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
         """The frozen part of the product belongs to the base and sees x; the trained part ``seen_GMI``."""

@@ -18,7 +18,9 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.plain, self.odd = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # whom a router chooses depends on the weights
+            self.plain, self.odd = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
 
     def forward(self, x):
         x = self.plain(x)
