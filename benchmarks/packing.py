@@ -3,10 +3,10 @@
 Alone: ``python -c "from benchmarks.packing import *; main([ON_GPU])"``.
 
 On a CPU: a LLaMA of 4 blocks, width 128, rank 8 on every linear layer, float32, one thread. With a GPU also
-the shape of Llama-3.2-1B with random weights in bfloat16. Contenders take turns; a figure is the median of
-its turns. Time on a CPU is what the process itself used, so that other programs do not count. Compilation,
-without a cache, is timed apart. Memory is the peak of one step above what was there before it: activations,
-logits and gradients, not the base.
+the shape of Llama-3.2-1B with random weights in bfloat16 and adapters in float32: PEFT's default, which
+multiplies in float32 too. Contenders take turns; a figure is the median of its turns. Time on a CPU is what
+the process itself used, so that other programs do not count. Compilation, without a cache, is timed apart.
+Memory is the peak of one step above what was there before it: activations, logits, gradients, not the base.
 """
 
 from __future__ import annotations
@@ -206,8 +206,7 @@ def peft_step(setting: Setting, base: nn.Module, examples: int, *, compiled: boo
     import peft
 
     settings = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets(base))
-    # Adapters in the base's dtype: in float32, PEFT's default, their products are far slower on a GPU.
-    model = peft.get_peft_model(sharing_weights(base), settings, autocast_adapter_dtype=False)
+    model = peft.get_peft_model(sharing_weights(base), settings)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=LR, fused=True)
     tokens = batch_of(setting, examples)
