@@ -26,6 +26,7 @@ from lora_alpha.spec import ProbeSettings
 from lora_alpha.workloads.base import Workload
 
 MEMORY_SHARE = 0.5  # of what is free, so that the products themselves have room
+TRACE_BLOCK = 4  # vectors per pass on a GPU (benchmarks/hessian.py)
 RESTART_ROOM = 20  # basis vectors beside the wanted ones below which restarts crawl
 
 Solver = Generator[LanczosProgress | DensityProgress | TraceProgress, None, tuple[list[ProbeRow], bool]]
@@ -196,6 +197,7 @@ def _solve(operator: HessianOperator, settings: ProbeSettings, plan: _Plan, *, s
             operator,
             max_products=settings.max_products,
             relative_error=settings.trace_error,
+            block=TRACE_BLOCK if operator.device.type == "cuda" else 1,
             seed=settings.probe_seed,
         )
         return _trace_rows(trace, suffix), trace.trace_error <= settings.trace_error * abs(trace.trace)

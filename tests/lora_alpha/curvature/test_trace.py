@@ -14,6 +14,9 @@ class MatrixOperator:
     def matvec(self, vector_P):
         return self.matrix @ vector_P
 
+    def matmat(self, vectors_KP):
+        return vectors_KP @ self.matrix
+
 
 def symmetric(size=120):
     generator = torch.Generator().manual_seed(0)
@@ -42,6 +45,15 @@ def test_stated_error_has_the_known_variance_of_rademacher_vectors():
     variance = 2 * float(matrix.square().sum() - matrix.diagonal().square().sum())
     _, found = finish(hutchinson_trace(MatrixOperator(matrix), max_products=400, relative_error=0))
     assert found.trace_error == pytest.approx(np.sqrt(variance / 400), rel=0.15)
+
+
+def test_blocks_of_vectors_give_the_estimate_of_single_ones():
+    seen, together = finish(hutchinson_trace(symmetric(), max_products=50, relative_error=0, block=4))
+    _, single = finish(hutchinson_trace(symmetric(), max_products=50, relative_error=0))
+    assert [progress.products for progress in seen][-2:] == [48, 50]
+    assert together.num_products == 50
+    assert together.trace == pytest.approx(single.trace, rel=1e-12)
+    assert together.squared_norm_error == pytest.approx(single.squared_norm_error, rel=1e-12)
 
 
 def test_a_diagonal_matrix_is_exact_and_ends_early():
