@@ -32,11 +32,11 @@ from lora_alpha.catalog.entry import Footprint
 from lora_alpha.models.packed import inject
 from lora_alpha.spec import Configuration, TrainSpec
 from lora_alpha.training.optimizers import make_optimizer
-from lora_alpha.training.planner import largest_pack
+from lora_alpha.training.planner import PAYING_GPU_ROWS, PAYING_ROWS, largest_pack
 
 RANK, ALPHA, LR = 8, 16.0, 1e-4
 EAGER, COMPILED = "PEFT eager", "PEFT compiled"
-WANTED_BEST, WANTED_EAGER = 0.95, 2.0
+WANTED_BEST, WANTED_EAGER, WANTED_EAGER_GPU = 0.95, 2.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def compare(setting: Setting, tokens: int) -> list[Contender]:
     if tokens in setting.compiled_at:
         contenders.append(Contender(COMPILED, 1, peft_step(setting, base, examples, compiled=True)))
     counts = {count for count in setting.counts if count * tokens <= setting.most_rows} | {1}
-    for count in sorted(counts | {planned(tokens)}):
+    for count in sorted(counts | {planned(setting, tokens)}):
         contenders.append(Contender(f"packed N={count}", count, packed_step(setting, base, examples, count)))
     for contender in contenders:
         started = time.perf_counter()
@@ -148,9 +148,10 @@ def compare(setting: Setting, tokens: int) -> list[Contender]:
     return contenders
 
 
-def planned(tokens: int) -> int:
+def planned(setting: Setting, tokens: int) -> int:
     """The planner's pack size for one configuration's ``tokens`` where memory does not matter."""
-    return largest_pack(Footprint(tokens_per_example=tokens), batch_size=1, limit=64)
+    rows = PAYING_GPU_ROWS if setting.device == "cuda" else PAYING_ROWS
+    return largest_pack(Footprint(tokens_per_example=tokens), batch_size=1, limit=64, row_budget=rows)
 
 
 def report(setting: Setting, tokens: int, contenders: Sequence[Contender]) -> None:
@@ -169,11 +170,13 @@ def report(setting: Setting, tokens: int, contenders: Sequence[Contender]) -> No
             flush=True,
         )
     by_count = {c.num_configs: c for c in contenders if c.name.startswith("packed")}
-    chosen = by_count[planned(tokens)]
+    chosen = by_count[planned(setting, tokens)]
     print(
         f"        the planner takes N={chosen.num_configs}: {best / chosen.seconds:.2f} × the best alone"
         f" (wanted ≥ {WANTED_BEST})"
     )
+    if setting.device == "cuda" and tokens <= 512:
+        print(f"        it is {eager / chosen.seconds:.2f} × PEFT eager (wanted ≥ {WANTED_EAGER_GPU})")
     if tokens == 32:
         print(f"        N=16: {eager / by_count[16].seconds:.2f} × PEFT eager (wanted ≥ {WANTED_EAGER})")
     for compiled in (c for c in contenders if c.name == COMPILED):

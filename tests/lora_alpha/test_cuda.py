@@ -122,10 +122,8 @@ def test_the_curve_is_that_of_the_cpu(changes):
     assert_same_points(here, there)
     for metric, points in there.items():
         for step, values in points.items():
-            # PiSSA's update starts at the rounding of a difference of norms: the root of 1e-16.
-            atol = 1e-7 if metric == "update_norm" else 1e-9
             np.testing.assert_allclose(
-                here[metric][step], values, rtol=1e-9, atol=atol, err_msg=f"{metric} at step {step}"
+                here[metric][step], values, rtol=1e-9, atol=1e-9, err_msg=f"{metric} at step {step}"
             )
 
 
