@@ -69,6 +69,9 @@ class PackedOptimizer:
                 self.parameters.append(parameter)
                 self.roles.append(role)
                 self.starts.append(group.start)
+        self._spans: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, (start, parameter) in enumerate(zip(self.starts, self.parameters, strict=True)):
+            self._spans[start, start + len(parameter)].append(index)
         self.frozen: set[int] = set()
         self._slices = self._cut()
 
@@ -84,17 +87,20 @@ class PackedOptimizer:
 
     @torch.no_grad()
     def gradient_norms(self) -> Tensor:
-        """‖gradient‖ of each configuration over all its factors, (N,) in the training dtype."""
-        squares: Tensor | None = None
-        for parameter, start in zip(self.parameters, self.starts, strict=True):
-            if parameter.grad is None:
-                raise WorkloadError(self._unused())
-            norm_G = torch.linalg.vector_norm(parameter.grad.flatten(1), dim=1)
-            if squares is None:
-                squares = norm_G.new_zeros(self.num_configs)
-            squares[start : start + len(norm_G)] += norm_G.square()
-        assert squares is not None
-        return squares.sqrt()
+        """‖gradient‖ of each configuration over all its factors, (N,) in the training dtype.
+
+        Parameters of the same configurations are taken together: K of them, G configurations.
+        """
+        gradients = self._gradients()
+        squares_N = gradients[0].new_zeros(self.num_configs)
+        for (start, stop), members in self._spans.items():
+            own = [gradients[index] for index in members]
+            if stop == start + 1:
+                norms_KG = torch.stack(torch._foreach_norm(own))[:, None]
+            else:
+                norms_KG = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in own])
+            squares_N[start:stop] += norms_KG.square().sum(0)
+        return squares_N.sqrt()
 
     @torch.no_grad()
     def clip(self, norms_N: Tensor, limit: float) -> None:
