@@ -48,6 +48,7 @@ def steer(store: Store, settings: Settings, sweep_id: str, verb: str, *, now: fl
 def extend(store: Store, settings: Settings, sweep_id: str, request: ExtendRequest, *, now: float) -> Sweep:
     """Add cells: new axis values crossed with the old ones, and explicit configurations.
 
+    New seeds are run at the explicit cells that the sweep has, too.
     Cells that the sweep already has are left alone.
 
     Raises:
@@ -222,6 +223,8 @@ def _extended(old: SweepSpec, request: ExtendRequest) -> SweepSpec:
     def union(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
         return list(dict.fromkeys([*first, *second]))
 
+    # A curve whose cells differ in their seeds would compare seeds, not α.
+    again = [cell.model_copy(update={"seed": seed}) for cell in old.cells for seed in request.seeds]
     return old.model_copy(
         update={
             "methods": union(old.methods, request.methods),
@@ -229,6 +232,6 @@ def _extended(old: SweepSpec, request: ExtendRequest) -> SweepSpec:
             "alphas": sorted(union(old.alphas, request.alphas)),
             "lrs": sorted(union(old.lrs, request.lrs)),
             "seeds": sorted(union(old.seeds, request.seeds)),
-            "cells": union(old.cells, request.cells),
+            "cells": union(old.cells, [*again, *request.cells]),
         }
     )

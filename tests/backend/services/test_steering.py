@@ -193,6 +193,15 @@ def test_extend_adds_missing_cells_only(store: Store, settings: Settings, sweep:
     assert sweeps.read(store, sweep.id, now=NOW).state == "finished"
 
 
+def test_new_seeds_are_run_at_explicit_cells_too(store: Store, settings: Settings, sweep: Sweep) -> None:
+    cell = Configuration(method="lora", rank=2, alpha=8.0, lr=1e-3, seed=0)
+    steering.extend(store, settings, sweep.id, ExtendRequest(cells=[cell]), now=NOW)
+    extended = steering.extend(store, settings, sweep.id, ExtendRequest(seeds=[7, 8]), now=NOW)
+    assert [c["seed"] for c in extended.spec["cells"]] == [0, 7, 8]
+    grid = len(sweep.spec["ranks"]) * len(sweep.spec["alphas"]) * len(sweep.spec["lrs"])
+    assert extended.counts.total == sweep.counts.total + 1 + 2 * (grid + 1)
+
+
 def test_extend_of_a_paused_sweep_waits(
     steer: Any, store: Store, settings: Settings, sweep: Sweep, worker: Any
 ) -> None:
