@@ -72,8 +72,11 @@ def register(app: Dash, connect: Connect) -> None:
 
 def _card(preset: PresetItem) -> Component:
     if preset.needs:
+        # A new page: the form is already open on this one, and its address alone would change.
         action: Component = dcc.Link(
-            dmc.Button("Fill the form", size="xs", variant="light"), href=f"/new?preset={preset.id}"
+            dmc.Button("Fill the form", size="xs", variant="light"),
+            href=f"/new?preset={preset.id}",
+            refresh=True,
         )
     else:
         action = dmc.Button("Run", id=ids.preset(preset.id), size="xs", variant="light")

@@ -137,6 +137,15 @@ def test_a_preset_runs_with_one_click_and_says_what_it_asks(page, stack):
     assert stack.wait(sweep_id).counts.finished == 24
 
 
+def test_a_preset_that_needs_a_model_fills_the_form(page, stack):
+    page.goto(f"{stack.address}/new")
+    page.get_by_text("Ready-made sweeps").click()
+    page.locator("a[href*='preset=gsm8k-sft']").click()
+    option(page, "model").wait_for()
+    expect(page.get_by_label("Ranks r", exact=True)).to_have_value("4, 16, 64")
+    expect(page.get_by_role("button", name="Submit sweep")).to_be_disabled()
+
+
 def test_notes_tags_and_views_are_kept(page, stack):
     with stack.client() as client:
         sweep = client.sweeps().items[0]
