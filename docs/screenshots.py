@@ -32,7 +32,6 @@ def main(address: str, names: list[str]) -> None:
         "sweeps": "/",
         "new-sweep": "/new?workload=mlp",
         "convergence": f"/sweep/{demo}?tab=convergence",
-        "training": f"/sweep/{demo}?tab=alpha",
         "map": f"/sweep/{demo}?tab=map",
         "law": f"/sweep/{demo}?tab=law",
         "equivalence": f"/sweep/{demo}?tab=equivalence",

@@ -55,6 +55,7 @@ def layout(theme: Theme, *, x: Any = None, y: Any = None, height: int = 440, **m
             "bordercolor": theme.line,
         },
         "legend": {"font": {"size": 12}, "itemsizing": "constant", "bgcolor": "rgba(0,0,0,0)"},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": theme.muted, "activecolor": theme.text},
         "uirevision": "keep",
         "xaxis": x or axis(theme, ""),
         "yaxis": y or axis(theme, ""),

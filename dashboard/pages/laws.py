@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -16,14 +17,15 @@ from dashboard.connection import Connect
 from dashboard.figures.law import law_figure
 from dashboard.figures.style import empty, number, theme
 from lora_alpha.errors import LoraAlphaError
+from lora_alpha.schemas import Sweep
 from lora_alpha.schemas_analysis import LawItem
 
 DEFAULTS: dict[str, Any] = {"sweeps": []}
-NEWEST = 6
+NEWEST, FEWEST_RANKS = 6, 3
 
 
 def layout(search: str | None, connect: Connect) -> Component:
-    """Choose sweeps; the newest finished ones unless the address says otherwise."""
+    """Choose sweeps; the newest finished one of each workload unless the address says otherwise."""
     with connect() as client:
         found = client.sweeps(limit=200).items
     if not found:
@@ -31,7 +33,7 @@ def layout(search: str | None, connect: Connect) -> Component:
             "No laws to compare yet", "Laws appear once sweeps have run.", "/new", "New sweep"
         )
     chosen = read_view(search, DEFAULTS)["sweeps"]
-    chosen = chosen or [sweep.id for sweep in found if sweep.state == "finished"][:NEWEST]
+    chosen = chosen or _worth_comparing(found)
     data = [{"value": sweep.id, "label": f"{sweep.name} ({sweep.workload})"} for sweep in found]
     return html.Div(
         [
@@ -43,6 +45,13 @@ def layout(search: str | None, connect: Connect) -> Component:
             card(html.Div(id=ids.LAWS_TABLE), title="Exponents and coefficients"),
         ]
     )
+
+
+def _worth_comparing(sweeps: Sequence[Sweep]) -> list[str]:
+    """The newest finished sweep over several ranks of each workload."""
+    ready = [s for s in sweeps if s.state == "finished" and len(s.spec.get("ranks", [])) >= FEWEST_RANKS]
+    newest = {sweep.workload: sweep.id for sweep in reversed(ready)}
+    return [sweep.id for sweep in ready if sweep.id in newest.values()][:NEWEST]
 
 
 def register(app: Dash, connect: Connect) -> None:

@@ -19,7 +19,11 @@ from lora_alpha.schemas import Sweep
 from lora_alpha.schemas_jobs import PresetItem
 
 TAG = "preset:"
-PAGES = {"dynamics": "/dynamics?sweep={}", "curvature": "/curvature?sweep={}"}
+PAGES = {
+    "dynamics": "/dynamics?sweep={}",
+    "curvature": "/curvature?sweep={}",
+    "equivalence": "/sweep/{}?tab=equivalence",
+}
 
 
 def preset_cards(presets: Sequence[PresetItem]) -> Component:

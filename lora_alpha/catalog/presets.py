@@ -29,7 +29,7 @@ class Preset:
         title: A few words for menus.
         question: What the sweep answers.
         expect: What it showed when it was measured, the unwelcome parts included.
-        page: The page that answers the question: ``dynamics``, ``curvature`` or ``convergence``.
+        page: The page that answers the question: ``dynamics``, ``curvature``, or a tab of the sweep.
         request: The sweep itself.
     """
 
@@ -127,6 +127,22 @@ PRESETS: dict[str, Preset] = {
             warmup=0,
             dynamics_every=10,
             cells=list(_alpha_against_lr()),
+        ),
+        _preset(
+            name="alpha-and-lr",
+            title="One grid over α and η",
+            question="Is α a second learning rate?",
+            expect=(
+                "For the final loss it is worse here: from the timid corner the best of the α route ends at "
+                "0.57, that of the η route at 0.31 with the largest η of the grid. On charlm such a "
+                "grid says equivalent: the two routes differ by 0.5 %."
+            ),
+            page="equivalence",
+            workload="mlp",
+            ranks=[8],
+            alphas=[float(2**exponent) for exponent in range(2, 13)],
+            lrs=[5e-5, 2e-4, 8e-4, 3.2e-3, 1.28e-2],
+            seeds=SEEDS,
         ),
         _preset(
             name="identity",

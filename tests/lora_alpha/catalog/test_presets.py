@@ -30,6 +30,7 @@ def test_sizes():
         "alpha-vs-lr": 39,
         "alpha-over-time": 150,
         "sharpness-vs-lr": 120,
+        "alpha-and-lr": 165,
         "identity": 24,
         "spectral-suppression": 18,
         "gsm8k-sft": 45,
@@ -38,7 +39,7 @@ def test_sizes():
 
 
 def test_an_unknown_preset_names_the_known_ones():
-    with pytest.raises(InvalidSpec, match="alpha-vs-lr, identity"):
+    with pytest.raises(InvalidSpec, match="alpha-vs-lr, alpha-and-lr, identity"):
         preset("nope")
 
 
