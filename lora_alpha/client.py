@@ -492,7 +492,7 @@ def _error(response: httpx.Response) -> LoraAlphaError:
         case 409:
             return Conflict(message)
         case 422:
-            return InvalidSpec([FieldProblem("request", message)])
+            return InvalidSpec([FieldProblem("", message)])
         case 401 | 403:
             return LoraAlphaError(f"{message} (set LORA_ALPHA_TOKEN, or pass token=)")
     return LoraAlphaError(message)

@@ -12,13 +12,13 @@ class LoraAlphaError(Exception):
 
 @dataclass(frozen=True)
 class FieldProblem:
-    """One invalid field of a request: where it is, what was given, what to do."""
+    """One invalid field of a request: where it is ("" for the whole), what was given, what to do."""
 
     field: str
     message: str
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.message}"
+        return f"{self.field}: {self.message}" if self.field else self.message
 
 
 class InvalidSpec(LoraAlphaError):

@@ -143,7 +143,7 @@ def _law_text(laws: Laws) -> list[Component]:
         parts.append(dmc.Text(law.verdict, size="sm"))
         counted = (
             f"{law.num_ranks} ranks, {law.num_seeds} seeds; {law.num_censored} optima censored, "
-            f"{law.num_excluded} excluded, {law.num_diverged} runs diverged."
+            f"{law.num_diverged} runs diverged."
         )
         parts.append(dmc.Text(counted, size="sm", c="dimmed", mb="xs"))
         edges = [optimum.rank for optimum in law.optima if optimum.censored.endswith("edge")]

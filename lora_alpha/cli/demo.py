@@ -93,7 +93,7 @@ def _law_sentence(law: LawItem) -> str:
         f"α* = C·r^p with p = [bold]{fit.exponent:.3f}[/bold] (95 %: {exponent}), "
         f"C = [bold]{fit.coefficient:.0f}[/bold] (95 %: {coefficient})\n"
         f"from {law.num_ranks} ranks and {law.num_seeds} seeds; {law.num_censored} optima censored, "
-        f"{law.num_excluded} excluded, {law.num_diverged} runs diverged\n{law.verdict}"
+        f"{law.num_diverged} runs diverged\n{law.verdict}"
     )
 
 
