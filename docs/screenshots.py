@@ -17,8 +17,9 @@ from lora_alpha.client import Client
 FOLDER = Path(__file__).parent / "screenshots"
 SIZE = {"width": 1440, "height": 900}
 DEMO = "Demo: synthetic flagship"
-ROUTES, SUPPRESSION, SCHEDULES = (
-    PRESETS[name].request.name for name in ("alpha-vs-lr", "spectral-suppression", "alpha-over-time")
+ROUTES, GRID, SUPPRESSION, SCHEDULES = (
+    PRESETS[name].request.name
+    for name in ("alpha-vs-lr", "alpha-and-lr", "spectral-suppression", "alpha-over-time")
 )
 
 
@@ -34,7 +35,7 @@ def main(address: str, names: list[str]) -> None:
         "convergence": f"/sweep/{demo}?tab=convergence",
         "map": f"/sweep/{demo}?tab=map",
         "law": f"/sweep/{demo}?tab=law",
-        "equivalence": f"/sweep/{demo}?tab=equivalence",
+        "equivalence": f"/sweep/{sweeps.get(GRID, '')}?tab=equivalence",
         "runs": f"/sweep/{demo}?tab=runs",
         "laws": "/laws",
         "dynamics": f"/dynamics?sweep={sweeps.get(ROUTES, '')}&tab=routes",

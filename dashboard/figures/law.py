@@ -21,10 +21,11 @@ from dashboard.figures.style import (
 )
 from lora_alpha.schemas_analysis import LawItem, OptimumItem
 
-RULES: dict[str, Callable[[float], float]] = {
-    "α = r": lambda rank: rank,
-    "α = 2r": lambda rank: 2 * rank,
-    "α = 256√r": lambda rank: 256 * math.sqrt(rank),
+RULES: dict[str, tuple[Callable[[float], float], str, str]] = {
+    "α = r": (lambda rank: rank, "#c2410c", "dash"),
+    "α = 2r": (lambda rank: 2 * rank, "#db2777", "dash"),
+    "α = 32": (lambda _: 32.0, "#65a30d", "dashdot"),
+    "α = 256√r": (lambda rank: 256 * math.sqrt(rank), "#7c3aed", "dash"),
 }
 MAX_BANDS = 2  # laws
 SLOPES = {"slope 0": 0.0, "slope ½": 0.5, "slope 1": 1.0}
@@ -205,10 +206,8 @@ def _references(law: LawItem, ranks: Sequence[int], theme: Theme) -> list[dict[s
         ys = [anchor * (x / middle) ** slope for x in xs]
         traces.append(_reference(name, xs, ys, theme.line, ("dot", "dash", "dashdot")[index]))
     if law.target == "alpha":
-        for index, (name, rule) in enumerate(RULES.items()):
-            colour = ("#a16207", "#b45309", "#7c3aed")[index]
-            traces.append(_reference(name, xs, [rule(x) for x in xs], colour, "longdash"))
-        traces.append(_reference("α = 32", xs, [32.0] * len(xs), "#92400e", "longdashdot"))
+        for name, (rule, colour, dash) in RULES.items():
+            traces.append(_reference(name, xs, [rule(x) for x in xs], colour, dash))
     return traces
 
 

@@ -21,7 +21,7 @@ from lora_alpha.schemas import Sweep
 from lora_alpha.schemas_analysis import LawItem
 
 DEFAULTS: dict[str, Any] = {"sweeps": []}
-NEWEST, FEWEST_RANKS = 6, 3
+NEWEST, FEWEST_RANKS = 8, 3
 
 
 def layout(search: str | None, connect: Connect) -> Component:
@@ -49,7 +49,13 @@ def layout(search: str | None, connect: Connect) -> Component:
 
 def _worth_comparing(sweeps: Sequence[Sweep]) -> list[str]:
     """The newest finished sweep over several ranks of each workload."""
-    ready = [s for s in sweeps if s.state == "finished" and len(s.spec.get("ranks", [])) >= FEWEST_RANKS]
+    ready = [
+        sweep
+        for sweep in sweeps
+        if sweep.state == "finished"
+        and sweep.spec.get("methods")  # else it has explicit cells alone
+        and len(sweep.spec.get("ranks", [])) >= FEWEST_RANKS
+    ]
     newest = {sweep.workload: sweep.id for sweep in reversed(ready)}
     return [sweep.id for sweep in ready if sweep.id in newest.values()][:NEWEST]
 

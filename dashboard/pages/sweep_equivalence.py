@@ -26,6 +26,12 @@ VERDICTS = {
     "lr_better": ("orange", "η better: raising η reached a lower loss than raising α. The claim fails here."),
     "not_enough_data": ("gray", "Not enough data to decide."),
 }
+SHORT = {
+    "equivalent": "equivalent",
+    "alpha_better": "α better",
+    "lr_better": "η better",
+    "not_enough_data": "not enough data",
+}
 
 
 def equivalence_panel() -> Component:
@@ -93,7 +99,7 @@ def _compare(connect: Connect, sweep_id: str, view: Mapping[str, Any], theme_nam
             f"{number(item.loss_lr_route)} at η {number(item.best_lr)}",
             "–" if item.difference is None else f"{item.difference:+.1%}",
             f"{item.diverged_alpha_route} / {item.diverged_lr_route}",
-            item.verdict.replace("_", " "),
+            SHORT[item.verdict],
             dmc.Text(item.reason, size="sm", style={"whiteSpace": "normal", "minWidth": 240}),
         ]
         for item in routes.items

@@ -63,8 +63,8 @@ def compare_routes(cells: Sequence[CellStats], *, margin: float = MARGIN) -> lis
 def _compare(method: str, rank: int, cells: Sequence[CellStats], margin: float) -> Equivalence:
     base_alpha = min(cell.alpha for cell in cells if cell.alpha is not None)
     base_lr = min(cell.lr for cell in cells)
-    alpha_route = [cell for cell in cells if cell.lr == base_lr]
-    lr_route = [cell for cell in cells if cell.alpha == base_alpha]
+    alpha_route = sorted((c for c in cells if c.lr == base_lr), key=lambda cell: cell.alpha or 0.0)
+    lr_route = sorted((c for c in cells if c.alpha == base_alpha), key=lambda cell: cell.lr)
     by_alpha, by_lr = best_cell(alpha_route), best_cell(lr_route)
     seeds = sorted(set(by_alpha.losses) & set(by_lr.losses)) if by_alpha and by_lr else []
     difference = low = high = None
@@ -81,6 +81,7 @@ def _compare(method: str, rank: int, cells: Sequence[CellStats], margin: float) 
         relative = (pairs[:, 0] - pairs[:, 1]) / (pairs.mean() or 1.0)
         difference, low, high, verdict = _verdict(relative, margin)
         reason = _sentence(verdict, difference, low, high, margin)
+        reason += _edges(by_alpha is alpha_route[-1], by_lr is lr_route[-1])
     return Equivalence(
         method=method,
         rank=rank,
@@ -112,6 +113,14 @@ def _verdict(relative: np.ndarray, margin: float) -> tuple[float, float, float, 
     if high < 0:
         return mean, low, high, "alpha_better"
     return mean, low, high, "lr_better" if low > 0 else "not_enough_data"
+
+
+def _edges(alpha: bool, lr: bool) -> str:
+    """A warning where a route ends before its loss has risen again."""
+    if not alpha and not lr:
+        return ""
+    names = " and ".join(name for name, ends in (("α", alpha), ("η", lr)) if ends)
+    return f"; the largest {names} measured {"are" if alpha and lr else "is"} the best: extend the grid"
 
 
 def _sentence(verdict: Verdict, mean: float, low: float, high: float, margin: float) -> str:

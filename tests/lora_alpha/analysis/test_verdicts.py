@@ -83,6 +83,16 @@ def test_a_false_claim_of_difference_is_as_rare_as_stated() -> None:
     assert claims <= stats.binom.ppf(0.9995, 300, 0.05)
 
 
+def test_a_route_that_ends_at_its_best_says_so() -> None:
+    grid = routes(0.9, 1.0, spread=0.01)
+    (inside,) = compare_routes(grid)
+    (cut,) = compare_routes([cell for cell in grid if cell.lr <= 4e-4])
+    (both,) = compare_routes([cell for cell in grid if cell.lr <= 4e-4 and (cell.alpha or 0) <= 32])
+    assert "extend the grid" not in inside.reason
+    assert cut.reason.endswith("the largest η measured is the best: extend the grid")
+    assert "the largest α and η measured are the best" in both.reason
+
+
 def test_one_seed_or_one_alpha_is_not_enough() -> None:
     (one_seed,) = compare_routes(routes(1.0, 1.0, spread=0.0, seeds=1))
     assert one_seed.verdict == "not_enough_data"
