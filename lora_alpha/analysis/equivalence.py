@@ -119,8 +119,8 @@ def _edges(alpha: bool, lr: bool) -> str:
     """A warning where a route ends before its loss has risen again."""
     if not alpha and not lr:
         return ""
-    names = " and ".join(name for name, ends in (("α", alpha), ("η", lr)) if ends)
-    return f"; the largest {names} measured {"are" if alpha and lr else "is"} the best: extend the grid"
+    largest = "α and η measured are" if alpha and lr else "α measured is" if alpha else "η measured is"
+    return f"; the largest {largest} the best: extend the grid"
 
 
 def _sentence(verdict: Verdict, mean: float, low: float, high: float, margin: float) -> str:
