@@ -19,7 +19,7 @@ from lora_alpha.schemas import Health, MethodItem, Worker, WorkloadItem
 
 
 def workers(store: Store, settings: Settings, *, now: float) -> list[Worker]:
-    """Workers seen in the last hour; one without a sign of life for two leases is ``gone``."""
+    """Workers seen in the last hour, the living first; without a sign of life for two leases: ``gone``."""
     with store.read() as session:
         rows = session.scalars(
             select(WorkerRow).where(WorkerRow.heartbeat > now - 3600).order_by(WorkerRow.started)
@@ -44,7 +44,7 @@ def workers(store: Store, settings: Settings, *, now: float) -> list[Worker]:
                 job_id=row.job_id,
             )
         )
-    return shown
+    return sorted(shown, key=lambda worker: worker.state == "gone")
 
 
 def health(store: Store, settings: Settings, celery: Celery) -> Health:

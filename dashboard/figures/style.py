@@ -10,7 +10,7 @@ from typing import Any
 Figure = dict[str, Any]
 
 # Okabe & Ito 2008, without yellow (invisible on white) and black (invisible on dark).
-CATEGORICAL = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+CATEGORICAL = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#A6A61E")
 # Viridis without its darkest and lightest ends, which vanish on one of the two themes.
 SEQUENTIAL = ("#6650b5", "#3f6fb5", "#2a8f9e", "#1fa187", "#4ac16d", "#a0da39")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -127,15 +127,15 @@ def faded(colour: str, opacity: float) -> str:
 def number(value: float | None) -> str:
     """A number as a label: ``64``, ``0.0123``, ``2e-4``.
 
-    >>> [number(v) for v in (64.0, 0.01234, 2e-4, 1448.15, None)]
-    ['64', '0.01234', '2e-4', '1448', '–']
+    >>> [number(v) for v in (64.0, 0.01234, 2e-4, 1448.15, 16384, None)]
+    ['64', '0.01234', '2e-4', '1448', '16384', '–']
     """
     if value is None:
         return "–"
     if value == 0:
         return "0"
     if 1e-3 <= abs(value) < 1e6:
-        return f"{value:.4g}"
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
     mantissa, exponent = f"{value:.3e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
