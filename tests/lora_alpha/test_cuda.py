@@ -5,11 +5,8 @@ Every test runs on ``DEVICE`` and would run on a CPU too (``pytest --noconftest`
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,8 +27,10 @@ from lora_alpha.training.engine import train_pack
 from lora_alpha.training.fleet import Fleet
 from lora_alpha.training.optimizers import make_optimizer
 from lora_alpha.training.planner import pack_limit
-from lora_alpha.training.records import CheckpointDue, StepsDone
+from lora_alpha.training.records import CheckpointDue
 from lora_alpha.workloads.registry import load_workload
+from tests.lora_alpha.training import reference
+from tests.lora_alpha.training.curves import assert_same_points, curves
 from tests.tiny_folders import write_jsonl, write_model
 from tests.tiny_models import VOCABULARY, tiny_gpt2, tiny_llama
 
@@ -39,12 +38,6 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
 ]
-
-_spec = importlib.util.spec_from_file_location(
-    "plain_reference", Path(__file__).parent / "training" / "reference.py"
-)
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CPU = torch.device("cpu")
@@ -78,23 +71,6 @@ def configurations() -> list[Configuration]:
         ),
         Configuration(method="full", lr=1e-4, seed=1),
     ]
-
-
-def curves(events: Iterable[Any]) -> dict[str, dict[int, np.ndarray]]:
-    """Metric → step → values of all configurations."""
-    found: dict[str, dict[int, np.ndarray]] = {}
-    for event in events:
-        for block in event.blocks if isinstance(event, StepsDone) else ():
-            for column in range(block.values.shape[1]):
-                step = block.start_step + column * block.stride
-                found.setdefault(block.metric, {})[step] = block.values[:, column]
-    return found
-
-
-def assert_same_points(found, expected):
-    assert {metric: sorted(points) for metric, points in found.items()} == {
-        metric: sorted(points) for metric, points in expected.items()
-    }
 
 
 @pytest.mark.parametrize("changes", [{"weight_decay": 0.1}, {"clip": 0.05}, {"optimizer": "sgd"}])

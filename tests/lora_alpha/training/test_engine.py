@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -14,12 +13,10 @@ from torch import nn
 from lora_alpha.models.packed import inject
 from lora_alpha.spec import AlphaSchedule, Configuration, TrainSpec
 from lora_alpha.training.engine import train_pack
-from lora_alpha.training.records import CheckpointDue, PackFinished, StepsDone
+from lora_alpha.training.records import CheckpointDue, PackFinished
 from lora_alpha.workloads.registry import load_workload
-
-_spec = importlib.util.spec_from_file_location("reference", Path(__file__).with_name("reference.py"))
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
+from tests.lora_alpha.training import reference
+from tests.lora_alpha.training.curves import curves
 
 WIDTH = 24
 METHODS = ("lora", "rslora", "lora-alpha", "lora+", "lora-fa", "pissa", "dora")
@@ -54,19 +51,6 @@ def configurations() -> list[Configuration]:
                 )
             )
     return [*found[::2], Configuration(method="full", lr=1e-4, seed=1), *found[1::2]]
-
-
-def curves(events) -> dict[str, dict[int, np.ndarray]]:
-    """Metric → step → values of all configurations."""
-    found: dict[str, dict[int, np.ndarray]] = {}
-    for event in events:
-        if isinstance(event, StepsDone):
-            for block in event.blocks:
-                for column in range(block.values.shape[1]):
-                    step = block.start_step + column * block.stride
-                    assert step not in found.setdefault(block.metric, {}), "a point was reported twice"
-                    found[block.metric][step] = block.values[:, column]
-    return found
 
 
 def initial_factors(model: nn.Module, targets, configuration):

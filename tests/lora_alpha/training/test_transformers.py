@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ from lora_alpha.models.targets import linear_weight
 from lora_alpha.spec import Configuration, TrainSpec
 from lora_alpha.training.checkpoints import load_checkpoint, save_checkpoint
 from lora_alpha.training.engine import train_pack
-from lora_alpha.training.records import CheckpointDue, StepsDone
+from lora_alpha.training.records import CheckpointDue
+from tests.lora_alpha.training.curves import curves
 from tests.tiny_models import TINY_MODELS, VOCABULARY
 
 STEPS, BATCH = 8, 3
@@ -89,17 +90,6 @@ def full_precision(monkeypatch):
 def spec(**changes: Any) -> TrainSpec:
     given = {"steps": STEPS, "batch_size": BATCH, "eval_every": 4, "warmup": 0, "lora_dropout": 0.2}
     return TrainSpec(workload="", **{**given, **changes})
-
-
-def curves(events: Iterable[Any]) -> dict[str, dict[int, np.ndarray]]:
-    """Metric → step → values of all configurations."""
-    found: dict[str, dict[int, np.ndarray]] = {}
-    for event in events:
-        for block in event.blocks if isinstance(event, StepsDone) else ():
-            for column in range(block.values.shape[1]):
-                step = block.start_step + column * block.stride
-                found.setdefault(block.metric, {})[step] = block.values[:, column]
-    return found
 
 
 def train(
