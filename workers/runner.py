@@ -16,6 +16,7 @@ import time
 import traceback
 from typing import Any, TextIO
 
+from backend.services.packs import split_pack
 from backend.services.states import refresh_state
 from backend.settings import get_settings
 from backend.store.engines import open_store
@@ -72,6 +73,8 @@ class Runner:
                 return
             job = self.jobs.pop(0)
             outcome, error = self._run(job)
+            if self.device.startswith("cuda"):
+                torch.cuda.empty_cache()  # else what a large pack held is in the way of probes
             self._say(event="done", job=job.id, outcome=outcome, error=error)
 
     def _run(self, job: ClaimedJob) -> tuple[str, str | None]:
@@ -92,12 +95,15 @@ class Runner:
 
     def _fail(self, job: ClaimedJob, error: Exception) -> tuple[str, str | None]:
         reason = str(error) if isinstance(error, LoraAlphaError) else f"{type(error).__name__}: {error}"
-        if _is_out_of_memory(error):
+        too_large = _is_out_of_memory(error)
+        if too_large:
             reason = f"out of memory: take a smaller batch or rank, or a larger device ({reason})"
         now = time.time()
         try:
             with self.store.write() as session:
                 fence(session, job, now=now, lease_s=self.settings.lease_s)
+                if too_large and job.kind == "pack" and split_pack(session, job.id, now=now):
+                    reason = f"its runs were queued again in two packs of half the size; {reason}"
                 fail_job(session, job, now=now, error=reason, log_tail=traceback.format_exc()[-8000:])
                 if job.sweep_id is not None:
                     refresh_state(session, job.sweep_id, now=now)

@@ -10,13 +10,12 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from backend.services import start_adapters
-from backend.services.packs import add_runs, enqueue_packs, fleet_of
+from backend.services.packs import add_runs, enqueue_packs, fleet_of, start_over
 from backend.services.states import refresh_state
 from backend.services.views import show_sweep
 from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.jobs import UNFINISHED, cancel_waiting, request_cancel
-from backend.store.metrics import drop_after_step
 from backend.store.sweeps import FINAL, existing_configurations, find_sweep, runs_in_state, unfinished_jobs
 from backend.store.tables import JobRow, RunRow, SweepRow
 from lora_alpha.catalog.resolve import check_size
@@ -167,11 +166,7 @@ def _requeue(session: Session, settings: Settings, row: SweepRow, states: tuple[
     runs = runs_in_state(session, row.id, states)
     if not runs:
         return 0
-    drop_after_step(session, [run.id for run in runs], -1)
-    for run in runs:
-        run.state, run.error, run.step, run.started, run.finished = "queued", None, 0, None, None
-        run.diverged, run.final_loss, run.best_loss, run.best_step = False, None, None, None
-        run.forgetting, run.summary, run.adapter = None, {}, None
+    start_over(session, runs)
     session.flush()
     enqueue_packs(
         session,
