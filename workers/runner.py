@@ -73,8 +73,6 @@ class Runner:
                 return
             job = self.jobs.pop(0)
             outcome, error = self._run(job)
-            if self.device.startswith("cuda"):
-                torch.cuda.empty_cache()  # else what a large pack held is in the way of probes
             self._say(event="done", job=job.id, outcome=outcome, error=error)
 
     def _run(self, job: ClaimedJob) -> tuple[str, str | None]:
