@@ -28,7 +28,7 @@ class SweepDefaults(Frozen):
     warmup: int = 10
     eval_every: int = 25
     checkpoint_steps: int = 100
-    dynamics_every: int = 50  # 2–5 % of a step on the built-in workloads (benchmarks/dynamics.py)
+    dynamics_every: int = 50  # below 5 % of the time (benchmarks/dynamics.py)
 
 
 @dataclass(frozen=True)
