@@ -22,10 +22,10 @@ from dashboard.figures.style import (
 from lora_alpha.schemas_analysis import LawItem, OptimumItem
 
 RULES: dict[str, tuple[Callable[[float], float], str, str]] = {
-    "α = r": (lambda rank: rank, "#c2410c", "dash"),
+    "α = r": (lambda rank: rank, "#d9480f", "dash"),
     "α = 2r": (lambda rank: 2 * rank, "#db2777", "dash"),
     "α = 32": (lambda _: 32.0, "#65a30d", "dashdot"),
-    "α = 256√r": (lambda rank: 256 * math.sqrt(rank), "#7c3aed", "dash"),
+    "α = 256√r": (lambda rank: 256 * math.sqrt(rank), "#8b5cf6", "dash"),
 }
 MAX_BANDS = 2  # laws
 SLOPES = {"slope 0": 0.0, "slope ½": 0.5, "slope 1": 1.0}
