@@ -9,7 +9,7 @@ from typing import Any
 
 Figure = dict[str, Any]
 
-# After Okabe & Ito 2008: no yellow (invisible on white), no black (on dark), a lighter blue, two more at the end.
+# After Okabe & Ito 2008: no yellow (invisible on white), no black (on dark), a lighter blue, two more.
 CATEGORICAL = ("#1F83C9", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A06A58", "#A6A61E")
 # Viridis without its darkest and lightest ends, which vanish on one of the two themes.
 SEQUENTIAL = ("#6650b5", "#3f6fb5", "#2a8f9e", "#1fa187", "#4ac16d", "#a0da39")
