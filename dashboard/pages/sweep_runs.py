@@ -13,6 +13,7 @@ from dash.development.base_component import Component
 from dashboard import ids
 from dashboard.components.parts import card, table
 from dashboard.connection import Connect
+from dashboard.figures.style import number
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.schemas import Run, Sweep
 
@@ -73,7 +74,7 @@ def runs_panel() -> Component:
         getRowId="params.data.id",
         style={"height": 620},
     )
-    return card(dmc.Text("Click a run for its log.", size="sm", c="dimmed", mb="xs"), grid)
+    return card(dmc.Text("Click a run for figures, log and adapter.", size="sm", c="dimmed", mb="xs"), grid)
 
 
 def log_drawer() -> Component:
@@ -147,8 +148,10 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def _log(connect: Connect, row: dict[str, Any]) -> Any:
+    facts: list[Component] = []
     try:
         with connect() as client:
+            facts = [_facts(client.run(row["id"]))]
             text = client.run_log(row["id"])
     except LoraAlphaError as error:
         text = str(error)
@@ -159,4 +162,23 @@ def _log(connect: Connect, row: dict[str, Any]) -> Any:
         download=f"adapter-{row['name']}.zip",
     )
     log = html.Pre(text, style={"whiteSpace": "pre-wrap", "fontSize": 12})
-    return [*([adapter] if trained else []), log], True, row["name"]
+    return [*facts, *([adapter] if trained else []), log], True, row["name"]
+
+
+def _facts(run: Run) -> Component:
+    """What the run was, and what came out, most of it as in runs.csv."""
+    ended = f"{number(run.final_loss)} at step {run.step} of {run.steps}"
+    best = "–" if run.best_loss is None else f"{number(run.best_loss)} at step {run.best_step}"
+    more = {name: value for name, value in sorted(run.summary.items()) if name != "forgetting_loss"}
+    rows = [
+        ["method", f"{run.method}, seed {run.seed}"],
+        ["rank, α, s", f"{run.rank or '–'}, {number(run.alpha)}, {number(run.scale)}"],
+        ["η", number(run.lr) + ("" if run.lr_ratio == 1 else f", B's × {number(run.lr_ratio)}")],
+        ["α over time", run.schedule],
+        ["final loss", "diverged" if run.diverged else ended],
+        ["best loss", best],
+        ["forgetting", number(run.forgetting)],
+        ["seconds", number(run.duration_s)],
+        *[[name.replace("_", " "), number(value)] for name, value in more.items()],
+    ]
+    return table(["", ""], rows, min_width=260)

@@ -170,6 +170,8 @@ def test_a_runs_adapter_is_downloaded_from_its_drawer(page, stack):
         sweep = next(item for item in client.sweeps().items if item.workload == "hf-reasoning-sft")
     page.goto(f"{stack.address}/sweep/{sweep.id}?tab=runs")
     page.get_by_role("gridcell", name="r1-a4-s0").click()
+    expect(page.get_by_role("row", name="rank, α, s 1, 4, 4")).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile(r"final loss [\d.]+ at step 10 of 10"))).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download as PEFT adapter").click()
     content = zipfile.ZipFile(io.BytesIO(Path(download.value.path()).read_bytes()))
