@@ -29,6 +29,7 @@ from lora_alpha.training.optimizers import make_optimizer
 from lora_alpha.training.planner import pack_limit
 from lora_alpha.training.records import CheckpointDue
 from lora_alpha.workloads.registry import load_workload
+from tests.lora_alpha.models.peft_start import load_start
 from tests.lora_alpha.training import reference
 from tests.lora_alpha.training.curves import assert_same_points, curves
 from tests.tiny_folders import write_jsonl, write_model
@@ -212,13 +213,7 @@ def peft_losses(c: Configuration, start: dict[str, dict[str, Tensor]]) -> Tensor
     )
     wrapped = peft.get_peft_model(model, settings).eval()
     for name, tensors in start.items():
-        layer = wrapped.get_submodule(f"base_model.model.{name}")
-        with torch.no_grad():
-            layer.lora_A["default"].weight.copy_(tensors["A"])
-            layer.lora_B["default"].weight.copy_(tensors["B"])
-            if c.method == "pissa":
-                shift = tensors["scale"] * tensors["B0"] @ tensors["A0"]
-                layer.base_layer.weight.sub_(shift.to(DEVICE))
+        load_start(wrapped.get_submodule(f"base_model.model.{name}"), tensors)
     trained = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=c.lr, weight_decay=0.0)
     losses = []

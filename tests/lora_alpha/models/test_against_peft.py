@@ -22,9 +22,10 @@ from peft.optimizers import create_loraplus_optimizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_alpha.models.packed import inject, linear_weight, pack_order
+from lora_alpha.models.packed import inject, pack_order
 from lora_alpha.spec import Configuration, TrainSpec
 from lora_alpha.training.optimizers import make_optimizer
+from tests.lora_alpha.models.peft_start import load_start
 from tests.tiny_models import PIXELS, TINY_MODELS, VOCABULARY
 
 # PEFT asks transformers by a name that transformers has renamed.
@@ -123,19 +124,6 @@ TASKS = {
 }
 
 
-@pytest.fixture
-def full_precision(monkeypatch):
-    """RMS norms that keep float64: those of transformers round to float32 on the way."""
-    from transformers.models.llama.modeling_llama import LlamaRMSNorm
-    from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
-
-    def forward(self, x):
-        return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
-
-    for kind in (LlamaRMSNorm, Qwen2RMSNorm):
-        monkeypatch.setattr(kind, "forward", forward)
-
-
 def build(family: str, dtype: torch.dtype) -> tuple[nn.Module, list[str]]:
     model = TINY_MODELS[family](dtype).eval().requires_grad_(False)
     linear = [name for name, module in model.named_modules() if type(module).__name__ in {"Linear", "Conv1D"}]
@@ -184,13 +172,8 @@ def peft_model(family: str, dtype: torch.dtype, c: Configuration, start, **patte
     wrapped = peft.get_peft_model(model, settings, autocast_adapter_dtype=False)
     for name in targets:
         layer = wrapped.get_submodule(f"base_model.model.{name}")
-        with torch.no_grad():
-            if not own_start:
-                layer.lora_A["default"].weight.copy_(start[name]["A"])
-                layer.lora_B["default"].weight.copy_(start[name]["B"])
-            if "A0" in start[name] and not own_start:
-                shift = start[name]["scale"] * start[name]["B0"] @ start[name]["A0"]
-                linear_weight(layer.base_layer).sub_(shift)
+        if not own_start:
+            load_start(layer, start[name])
         if c.method == "lora-fa":
             layer.lora_A["default"].weight.requires_grad_(False)
     return wrapped.eval()

@@ -10,6 +10,7 @@ from torch import nn
 from lora_alpha.models.dropout import AdapterDropout, keep_mask
 from lora_alpha.models.packed import inject
 from lora_alpha.spec import Configuration
+from tests.lora_alpha.models.peft_start import load_start
 from tests.tiny_models import VOCABULARY, tiny_llama
 
 CPU = torch.device("cpu")
@@ -109,11 +110,7 @@ def test_a_dropping_adapter_is_pefts(method):
         layer = model.get_submodule(f"base_model.model.{name}")
         layer.lora_dropout["default"] = Masked(AdapterDropout(0.4, [2]), layer=index)
         layer.train()
-        with torch.no_grad():
-            layer.lora_A["default"].weight.copy_(exported[name]["A"])
-            layer.lora_B["default"].weight.copy_(exported[name]["B"])
-            if method == "pissa":
-                layer.base_layer.weight.sub_(4.0 * exported[name]["B0"] @ exported[name]["A0"])
+        load_start(layer, exported[name])
     torch.testing.assert_close(model(input_ids=ids).logits, found, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(found, still, atol=1e-3)
 

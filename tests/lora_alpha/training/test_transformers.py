@@ -74,19 +74,6 @@ class NextTokens:
         return {"ids": ids * mask, "mask": mask}
 
 
-@pytest.fixture
-def full_precision(monkeypatch):
-    """RMS norms that keep float64: those of transformers round to float32 on the way."""
-    from transformers.models.llama.modeling_llama import LlamaRMSNorm
-    from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
-
-    def forward(self, x):
-        return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
-
-    for kind in (LlamaRMSNorm, Qwen2RMSNorm):
-        monkeypatch.setattr(kind, "forward", forward)
-
-
 def spec(**changes: Any) -> TrainSpec:
     given = {"steps": STEPS, "batch_size": BATCH, "eval_every": 4, "warmup": 0, "lora_dropout": 0.2}
     return TrainSpec(workload="", **{**given, **changes})
