@@ -51,7 +51,7 @@ class WorkerLoop:
 
     def start(self) -> None:
         """Register, begin heartbeats, warm the runner."""
-        now = time.time()
+        memory, now = gpu_memory_bytes(self.device), time.time()  # asks a program: not while the store waits
         with self.store.write() as session:
             session.add(
                 WorkerRow(
@@ -59,7 +59,7 @@ class WorkerLoop:
                     host=socket.gethostname(),
                     pid=os.getpid(),
                     device=self.device,
-                    gpu_bytes=gpu_memory_bytes(self.device),
+                    gpu_bytes=memory,
                     queue=",".join(self.queues),
                     state="idle",
                     started=now,

@@ -13,26 +13,6 @@ from sqlalchemy.orm import Session
 from backend.store.tables import WorkerRow
 
 
-def beat(
-    session: Session,
-    worker_id: str,
-    *,
-    host: str,
-    pid: int,
-    device: str,
-    queues: tuple[str, ...],
-    state: str,
-    job_id: str | None,
-    now: float,
-) -> None:
-    """A sign of life; the first one registers the worker."""
-    row = session.get(WorkerRow, worker_id)
-    if row is None:
-        row = WorkerRow(id=worker_id, host=host, pid=pid, device=device, queue=",".join(queues), started=now)
-        session.add(row)
-    row.state, row.job_id, row.heartbeat = state, job_id, now
-
-
 def retire_workers(session: Session, *, silent_since: float, forget_before: float) -> None:
     """Mark workers without a sign of life ``gone``; forget those that have long been."""
     found = session.scalar(

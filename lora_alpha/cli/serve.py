@@ -59,7 +59,7 @@ def serve(
     devices = _devices(num_workers)
     os.environ["LORA_ALPHA_WORKERS"] = str(len(devices))
     sharing = max(Counter(devices).values())
-    os.environ["LORA_ALPHA_GPU_BYTES"] = str(min(map(gpu_memory_bytes, devices)) // sharing)
+    os.environ["LORA_ALPHA_GPU_BYTES"] = str(min(map(gpu_memory_bytes, set(devices))) // sharing)
     settings.home.mkdir(parents=True, exist_ok=True)
     open_store(settings.database).migrate()
     supervisor = Supervisor(_children(host, port, devices), log_folder=settings.home / "logs")

@@ -18,7 +18,7 @@ ROW_BUDGET = 16_384
 # and at as many as that on an H100, with 1.2 billion weights (benchmarks/packing.py).
 PAYING_ROWS = 2048
 PAYING_GPU_ROWS = 8192
-MOST_ON_GPU = 64
+MOST_ON_GPU = 64  # configurations, where the limits that were measured on CPUs do not count
 # What a core achieves on the products of a transformer's step (a quarter of its peak), and what a step of
 # even the smallest model costs one configuration of a pack.
 CORE_FLOPS = 5e10
