@@ -21,7 +21,7 @@ from backend.store.engines import Store
 from backend.store.metrics import decimal_values, iter_history
 from backend.store.sweeps import find_sweep
 from backend.store.tables import ProbeRow, RunRow, SweepRow
-from lora_alpha.schemas_analysis import LawItem
+from lora_alpha.wire.analysis import LawItem
 
 RUNS = (
     *(

@@ -26,7 +26,8 @@ from lora_alpha.errors import (
     ProbeError,
     WorkloadError,
 )
-from lora_alpha.schemas import FieldError, Problem, SweepRequest
+from lora_alpha.request import SweepRequest
+from lora_alpha.wire.sweeps import FieldError, Problem
 
 LOG = logging.getLogger("lora_alpha.api")
 STATUS: Mapping[type[LoraAlphaError], HTTPStatus] = {

@@ -10,7 +10,7 @@ from backend.settings import Settings
 
 TASK = "lora_alpha.work"
 # Named, not imported: the service knows where the transport lives, not what is in it.
-TRANSPORT_ALIASES["filebroker"] = "workers.file_broker:Transport"
+TRANSPORT_ALIASES["filebroker"] = "backend.file_broker:Transport"
 
 
 def create_celery(settings: Settings) -> Celery:

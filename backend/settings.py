@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from lora_alpha.training.fleet import Fleet
+from lora_alpha.planning.fleet import Fleet
 
 
 class Settings(BaseSettings):

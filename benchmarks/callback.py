@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArgumen
 
 from backend.app import create_app
 from backend.settings import Settings
-from lora_alpha.interop.callback import LoraAlphaCallback
+from lora_alpha.trainer_callback.trainer import LoraAlphaCallback
 
 STEPS, RANK, TOKENS, BATCH = 40, 16, 64, 4
 SIZES = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 8, "vocab_size": 1000}

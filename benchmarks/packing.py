@@ -30,9 +30,9 @@ from torch.nn import functional as F
 
 from lora_alpha.catalog.entry import Footprint
 from lora_alpha.models.packed import inject
+from lora_alpha.planning.planner import PAYING_GPU_ROWS, PAYING_ROWS, largest_pack
 from lora_alpha.spec import Configuration, TrainSpec
 from lora_alpha.training.optimizers import make_optimizer
-from lora_alpha.training.planner import PAYING_GPU_ROWS, PAYING_ROWS, largest_pack
 
 RANK, ALPHA, LR = 8, 16.0, 1e-4
 EAGER, COMPILED = "PEFT eager", "PEFT compiled"

@@ -21,10 +21,10 @@ from torch.nn import functional as F
 
 from lora_alpha.catalog import workload_info
 from lora_alpha.models.packed import inject
+from lora_alpha.planning.fleet import Fleet
+from lora_alpha.planning.planner import plan_packs
 from lora_alpha.spec import Configuration, TrainSpec
-from lora_alpha.training.fleet import Fleet
 from lora_alpha.training.optimizers import make_optimizer
-from lora_alpha.training.planner import plan_packs
 from lora_alpha.workloads.registry import load_workload
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)

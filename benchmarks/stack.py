@@ -21,11 +21,11 @@ from multiprocessing.queues import Queue
 from typing import Any
 
 from lora_alpha.catalog.resolve import resolve
-from lora_alpha.client import Client
-from lora_alpha.schemas import SweepRequest
+from lora_alpha.planning.fleet import Fleet
+from lora_alpha.planning.planner import plan_packs
+from lora_alpha.request import SweepRequest
 from lora_alpha.spec import Configuration, TrainSpec, expand
-from lora_alpha.training.fleet import Fleet
-from lora_alpha.training.planner import plan_packs
+from lora_alpha.wire.client import Client
 
 WORKERS, TURNS = 2, 3
 LIMIT_S, LIMIT_RATIO = 60.0, 1.15
@@ -116,7 +116,7 @@ def serve(tasks: Queue[Any], results: Queue[Any]) -> None:
 def service() -> Iterator[Client]:
     """``lora-alpha up`` in a folder of its own, warmed by a small sweep."""
     with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-m", "lora_alpha.cli", "up", "--port", "0", "--workers", str(WORKERS)]
+        command = [sys.executable, "-m", "command_line", "up", "--port", "0", "--workers", str(WORKERS)]
         environment = {**os.environ, "LORA_ALPHA_HOME": home}
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None

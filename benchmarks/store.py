@@ -25,9 +25,9 @@ from backend.store.engines import Store, open_store
 from backend.store.jobs import claim_job, fence, finish_job
 from backend.store.metrics import CurveWriter
 from backend.store.tables import RunRow
-from lora_alpha.client import Client
 from lora_alpha.errors import ServiceUnreachable
-from lora_alpha.schemas import SweepRequest
+from lora_alpha.request import SweepRequest
+from lora_alpha.wire.client import Client
 
 RUNS, STEPS, METRICS, BATCH = 100, 1000, ("train_loss", "eval_loss", "grad_norm"), 100
 PROJECT_RUNS = 10_000
@@ -143,9 +143,7 @@ def service(home: Path) -> Iterator[Client]:
     store = open_store(Settings(home=home).database)
     store.migrate()
     store.close()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lora_alpha.cli", "api", "--port", port], env=environment
-    )
+    process = subprocess.Popen([sys.executable, "-m", "command_line", "api", "--port", port], env=environment)
     try:
         with Client(f"http://127.0.0.1:{port}") as client:
             while True:

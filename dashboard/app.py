@@ -18,8 +18,8 @@ from dashboard import ids
 from dashboard.connection import Connect
 from dashboard.pages import curvature, dynamics, inspection, laws, new_sweep, presets, sweep, sweeps, workers
 from dashboard.pages.shell import shell
-from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
+from lora_alpha.wire.client import Client
 
 INDEX = """<!DOCTYPE html>
 <html lang="en">

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lora_alpha.client import Client
+from lora_alpha.wire.client import Client
 
 Connect = Callable[[], Client]

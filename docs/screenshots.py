@@ -12,7 +12,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from lora_alpha.catalog.presets import PRESETS
-from lora_alpha.client import Client
+from lora_alpha.wire.client import Client
 
 FOLDER = Path(__file__).parent / "screenshots"
 SIZE = {"width": 1440, "height": 900}

@@ -23,7 +23,7 @@ from backend.store.jobs import (
 )
 from backend.store.tables import WorkerRow
 from lora_alpha.errors import LeaseLost
-from lora_alpha.training.fleet import gpu_memory_bytes
+from lora_alpha.planning.fleet import gpu_memory_bytes
 from workers.runner_host import RunnerHost
 
 POLL_S = 0.1

@@ -8,8 +8,8 @@ from fastapi import APIRouter
 
 from backend.routes.deps import BackendDep
 from backend.services import ingest
-from lora_alpha.schemas import Run
-from lora_alpha.schemas_jobs import IngestPoints, IngestReceipt, IngestRun
+from lora_alpha.wire.jobs import IngestPoints, IngestReceipt, IngestRun
+from lora_alpha.wire.sweeps import Run
 
 router = APIRouter(prefix="/ingest", tags=["ingest"])
 

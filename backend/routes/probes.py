@@ -9,10 +9,10 @@ from fastapi import APIRouter, Query
 
 from backend.routes.deps import BackendDep, Cursor, Limit
 from backend.services import curvature, inspections, probes
-from lora_alpha.schemas import Page
-from lora_alpha.schemas_claims import Curvature
-from lora_alpha.schemas_jobs import Inspection, InspectionRequest, Probe
 from lora_alpha.spec import ProbeKind, ProbeSpace, ProbeSpec, RunState
+from lora_alpha.wire.claims import Curvature
+from lora_alpha.wire.jobs import Inspection, InspectionRequest, Probe
+from lora_alpha.wire.sweeps import Page
 
 router = APIRouter(tags=["probes"])
 

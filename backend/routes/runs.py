@@ -10,7 +10,8 @@ from starlette.background import BackgroundTask
 
 from backend.routes.deps import BackendDep, Cursor, Limit, RunFilters
 from backend.services import adapters, runs
-from lora_alpha.schemas import Curves, Page, Run, Wire
+from lora_alpha.wire.base import Wire
+from lora_alpha.wire.sweeps import Curves, Page, Run
 
 router = APIRouter(tags=["runs"])
 

@@ -12,9 +12,10 @@ from starlette.exceptions import HTTPException
 from backend.login import set_token_cookie, token_matches
 from backend.routes.deps import BackendDep
 from backend.services import analysis, presets, status
-from lora_alpha.schemas import Health, MethodItem, Page, Wire, Worker, WorkloadItem
-from lora_alpha.schemas_analysis import RecommendationItem
-from lora_alpha.schemas_jobs import PresetItem
+from lora_alpha.wire.analysis import RecommendationItem
+from lora_alpha.wire.base import Wire
+from lora_alpha.wire.jobs import PresetItem
+from lora_alpha.wire.sweeps import Health, MethodItem, Page, Worker, WorkloadItem
 
 router = APIRouter(tags=["service"])
 

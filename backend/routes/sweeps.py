@@ -13,18 +13,10 @@ from backend.routes.deps import BackendDep, Cursor, Limit, ReadingDep, SweepStat
 from backend.services import analysis, schedules, steering, sweeps
 from lora_alpha.analysis.equivalence import MARGIN
 from lora_alpha.analysis.optimum import Target
-from lora_alpha.schemas import (
-    Cells,
-    ExtendRequest,
-    FieldError,
-    Page,
-    Sweep,
-    SweepPatch,
-    SweepPlan,
-    SweepRequest,
-)
-from lora_alpha.schemas_analysis import Collapse, Equivalences, Laws
-from lora_alpha.schemas_claims import Schedules
+from lora_alpha.request import SweepRequest
+from lora_alpha.wire.analysis import Collapse, Equivalences, Laws
+from lora_alpha.wire.claims import Schedules
+from lora_alpha.wire.sweeps import Cells, ExtendRequest, FieldError, Page, Sweep, SweepPatch, SweepPlan
 
 router = APIRouter(prefix="/sweeps", tags=["sweeps"])
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter
 
 from backend.routes.deps import BackendDep
 from backend.services import saved_views
-from lora_alpha.schemas import Page
-from lora_alpha.schemas_jobs import SavedView, ViewRequest
+from lora_alpha.wire.jobs import SavedView, ViewRequest
+from lora_alpha.wire.sweeps import Page
 
 router = APIRouter(prefix="/views", tags=["views"])
 

@@ -12,7 +12,7 @@ from backend.store.sweeps import find_run, find_sweep
 from backend.store.tables import RunRow
 from lora_alpha.catalog import workload_info
 from lora_alpha.errors import Conflict, NotFound
-from lora_alpha.interop.peft_export import PeftAdapter, read_run_adapter, to_peft, write_zip
+from lora_alpha.peft_format.export import PeftAdapter, read_run_adapter, to_peft, write_zip
 
 SPOOL_BYTES = 16 * 2**20  # archives up to this size stay in memory
 

@@ -21,8 +21,7 @@ from lora_alpha.analysis.power_law import Law, LawFit, fit_laws
 from lora_alpha.analysis.recommend import recommend as recommend_alpha
 from lora_alpha.analysis.rules import rival_scores, rule_costs
 from lora_alpha.methods import method_scale
-from lora_alpha.schemas import Cell, Cells
-from lora_alpha.schemas_analysis import (
+from lora_alpha.wire.analysis import (
     Band,
     Collapse,
     CollapseItem,
@@ -38,6 +37,7 @@ from lora_alpha.schemas_analysis import (
     RivalItem,
     RuleItem,
 )
+from lora_alpha.wire.sweeps import Cell, Cells
 
 
 def cells(store: Store, sweep_id: str, reading: Reading) -> Cells:

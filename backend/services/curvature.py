@@ -23,7 +23,7 @@ from lora_alpha.analysis.sharpness import (
     rates_at_sharpness,
     suppression_curves,
 )
-from lora_alpha.schemas_claims import Curvature, RateItem, SharpnessItem, SuppressionItem
+from lora_alpha.wire.claims import Curvature, RateItem, SharpnessItem, SuppressionItem
 
 MAX_PROBES = 20_000
 

@@ -23,9 +23,9 @@ from backend.store.sweeps import find_run, find_sweep, next_position
 from backend.store.tables import ChunkRow, IdempotencyRow, RunRow, SweepRow
 from lora_alpha.errors import Conflict, FieldProblem, InvalidSpec
 from lora_alpha.methods import METHODS
-from lora_alpha.schemas import Run
-from lora_alpha.schemas_jobs import IngestPoints, IngestReceipt, IngestRun, IngestSeries
 from lora_alpha.spec import Configuration, short_number
+from lora_alpha.wire.jobs import IngestPoints, IngestReceipt, IngestRun, IngestSeries
+from lora_alpha.wire.sweeps import Run
 
 LOSSES = ("eval_loss", "train_loss")  # in the order in which they stand for the outcome
 

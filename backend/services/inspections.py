@@ -13,7 +13,7 @@ from backend.store.tables import JobRow
 from lora_alpha.catalog import workload_info
 from lora_alpha.catalog.resolve import problems_from
 from lora_alpha.errors import InvalidSpec, NotFound
-from lora_alpha.schemas_jobs import Inspection, InspectionRequest
+from lora_alpha.wire.jobs import Inspection, InspectionRequest
 
 KIND = "inspect"
 # Before the packs that wait: a person looks at a form.

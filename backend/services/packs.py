@@ -13,9 +13,9 @@ from backend.store.jobs import enqueue, new_id
 from backend.store.metrics import drop_after_step
 from backend.store.sweeps import alive_workers, next_position
 from backend.store.tables import JobRow, RunRow, SweepRow
+from lora_alpha.planning.fleet import Fleet
+from lora_alpha.planning.planner import plan_packs
 from lora_alpha.spec import Configuration, RunSpec, SweepSpec
-from lora_alpha.training.fleet import Fleet
-from lora_alpha.training.planner import plan_packs
 
 # A worker without a sign of life for this long does not count when packs are planned.
 ALIVE_S = 60.0

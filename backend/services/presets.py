@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lora_alpha.catalog import workload_info
 from lora_alpha.catalog.presets import PRESETS, Preset
-from lora_alpha.schemas_jobs import PresetItem
+from lora_alpha.wire.jobs import PresetItem
 
 
 def listing() -> list[PresetItem]:

@@ -20,9 +20,9 @@ from lora_alpha.catalog import WORKLOADS, workload_info
 from lora_alpha.catalog.resolve import problems_from
 from lora_alpha.errors import Conflict, FieldProblem, InvalidSpec, NotFound
 from lora_alpha.methods import METHODS
-from lora_alpha.schemas import Page
-from lora_alpha.schemas_jobs import Probe
 from lora_alpha.spec import ProbeSpec
+from lora_alpha.wire.jobs import Probe
+from lora_alpha.wire.sweeps import Page
 
 ENDED = ("finished", "failed", "cancelled", "lost")
 

@@ -19,7 +19,7 @@ from backend.store.metrics import Series, decimal_values, list_metrics, read_met
 from backend.store.sweeps import find_run
 from backend.store.tables import JobRow, RunRow
 from lora_alpha.errors import FieldProblem, InvalidSpec
-from lora_alpha.schemas import Curve, Curves, Page, Run
+from lora_alpha.wire.sweeps import Curve, Curves, Page, Run
 
 SORTABLE = (
     "position",

@@ -9,8 +9,8 @@ from backend.store.engines import Store
 from backend.store.jobs import new_id
 from backend.store.tables import ViewRow
 from lora_alpha.errors import NotFound
-from lora_alpha.schemas import Page
-from lora_alpha.schemas_jobs import SavedView, ViewRequest
+from lora_alpha.wire.jobs import SavedView, ViewRequest
+from lora_alpha.wire.sweeps import Page
 
 MAX_VIEWS = 1000
 

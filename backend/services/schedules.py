@@ -8,7 +8,7 @@ from backend.services.outcomes import Reading, sweep_cells
 from backend.store.engines import Store
 from backend.store.sweeps import find_sweep
 from lora_alpha.analysis.schedules import compare_schedules, schedules_verdict
-from lora_alpha.schemas_claims import ScheduleItem, Schedules
+from lora_alpha.wire.claims import ScheduleItem, Schedules
 
 
 def read(store: Store, sweep_id: str, reading: Reading, *, margin: float) -> Schedules:

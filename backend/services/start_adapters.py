@@ -12,8 +12,8 @@ import shutil
 from pathlib import Path
 
 from backend.settings import Settings
-from lora_alpha.interop.peft_export import CONFIG_FILE, WEIGHTS_FILE
-from lora_alpha.interop.peft_import import check_sweep, find_folder, read_peft_folder
+from lora_alpha.peft_format.export import CONFIG_FILE, WEIGHTS_FILE
+from lora_alpha.peft_format.read import check_sweep, find_folder, read_peft_folder
 from lora_alpha.spec import SweepSpec
 
 

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 from backend.services.adaptive import refine
 from backend.store.sweeps import FINAL, run_counts
 from backend.store.tables import RunRow, SweepRow
-from lora_alpha.schemas import RunCounts
 from lora_alpha.spec import SweepState
+from lora_alpha.wire.sweeps import RunCounts
 
 __all__ = ["FINAL", "derive_state", "refresh_state"]
 

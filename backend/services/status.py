@@ -15,7 +15,7 @@ from backend.store.engines import Store
 from backend.store.tables import JobRow, WorkerRow
 from lora_alpha.catalog import WORKLOADS
 from lora_alpha.methods import METHODS
-from lora_alpha.schemas import Health, MethodItem, Worker, WorkloadItem
+from lora_alpha.wire.sweeps import Health, MethodItem, Worker, WorkloadItem
 
 
 def workers(store: Store, settings: Settings, *, now: float) -> list[Worker]:

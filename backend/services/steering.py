@@ -21,8 +21,8 @@ from backend.store.tables import JobRow, RunRow, SweepRow
 from lora_alpha.catalog.resolve import check_size
 from lora_alpha.errors import Conflict, FieldProblem, InvalidSpec
 from lora_alpha.methods import METHODS
-from lora_alpha.schemas import ExtendRequest, Sweep
 from lora_alpha.spec import SweepSpec, expand
+from lora_alpha.wire.sweeps import ExtendRequest, Sweep
 
 INGESTED = "ingest"
 

@@ -22,9 +22,10 @@ from backend.store.sweeps import find_sweep
 from backend.store.tables import IdempotencyRow, SweepRow
 from lora_alpha.catalog.resolve import resolve
 from lora_alpha.errors import Conflict, InvalidSpec
-from lora_alpha.schemas import FieldError, Page, ScaleRow, Sweep, SweepPatch, SweepPlan, SweepRequest
+from lora_alpha.planning.planner import estimate_seconds, plan_packs
+from lora_alpha.request import SweepRequest
 from lora_alpha.spec import RunSpec, SweepSpec, expand
-from lora_alpha.training.planner import estimate_seconds, plan_packs
+from lora_alpha.wire.sweeps import FieldError, Page, ScaleRow, Sweep, SweepPatch, SweepPlan
 
 MAX_SCALE_ROWS = 200
 

@@ -14,7 +14,7 @@ from backend.services.outcomes import schedule_label
 from backend.store.sweeps import run_counts
 from backend.store.tables import JobRow, RunRow, SweepRow
 from lora_alpha.catalog import WORKLOADS
-from lora_alpha.schemas import Run, Sweep
+from lora_alpha.wire.sweeps import Run, Sweep
 
 MIN_SEEDS = 3
 

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from backend.store.tables import JobRow, RunRow, SweepRow, WorkerRow
 from lora_alpha.errors import NotFound
-from lora_alpha.schemas import RunCounts
 from lora_alpha.spec import Configuration
+from lora_alpha.wire.sweeps import RunCounts
 
 # States from which nothing happens by itself any more.
 FINAL = ("finished", "failed", "cancelled", "stopped")

@@ -12,8 +12,8 @@ from dash.development.base_component import Component
 
 from dashboard import ids
 from dashboard.forms import SPACES, show_axis, show_schedule
-from lora_alpha.schemas import MethodItem
 from lora_alpha.spec import short_number
+from lora_alpha.wire.sweeps import MethodItem
 
 # Short enough that nobody types and submits in between: a submit would miss what was typed.
 DEBOUNCE_MS = 150

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dashboard.figures.style import faded
-from lora_alpha.schemas import Curve
+from lora_alpha.wire.sweeps import Curve
 
 
 def spread_band(curve: Curve, colour: str, *, log_y: bool, **more: Any) -> list[dict[str, Any]]:

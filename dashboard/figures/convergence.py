@@ -17,7 +17,7 @@ from dashboard.figures.style import (
     number,
     ordinal_colours,
 )
-from lora_alpha.schemas import Curve, Curves
+from lora_alpha.wire.sweeps import Curve, Curves
 
 AXIS_NAMES = {
     "rank": "r",

@@ -20,7 +20,7 @@ from dashboard.figures.style import (
     number,
     ordinal_colours,
 )
-from lora_alpha.schemas_claims import Curvature, SharpnessItem
+from lora_alpha.wire.claims import Curvature, SharpnessItem
 
 FULL = CATEGORICAL[1]
 Group = tuple[float, str, str, int]

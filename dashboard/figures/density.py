@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dashboard.figures.style import CATEGORICAL, DASHES, Figure, Theme, axis, empty, faded, layout, number
-from lora_alpha.schemas_jobs import Probe
+from lora_alpha.wire.jobs import Probe
 
 FLOOR = 1e-6  # of the peak: below it the Gaussian tails of the drawing say nothing
 COLOURS = {"lora": CATEGORICAL[0], "full": CATEGORICAL[1]}

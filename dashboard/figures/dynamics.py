@@ -20,7 +20,7 @@ from dashboard.figures.style import (
     number,
     ordinal_colours,
 )
-from lora_alpha.schemas import Curve, Curves
+from lora_alpha.wire.sweeps import Curve, Curves
 
 METRICS = {
     "drift_ratio": "drift ratio ‖drift‖ / ‖signal‖",

@@ -16,7 +16,7 @@ from dashboard.figures.style import (
     layout,
     ordinal_colours,
 )
-from lora_alpha.schemas_analysis import Collapse, EquivalenceItem
+from lora_alpha.wire.analysis import Collapse, EquivalenceItem
 
 
 def routes_figure(items: Sequence[EquivalenceItem], theme: Theme) -> Figure:

@@ -19,7 +19,7 @@ from dashboard.figures.style import (
     octave_axis,
     octaves_between,
 )
-from lora_alpha.schemas_analysis import LawItem, OptimumItem
+from lora_alpha.wire.analysis import LawItem, OptimumItem
 
 RULES: dict[str, tuple[Callable[[float], float], str, str]] = {
     "α = r": (lambda rank: rank, "#d9480f", "dash"),

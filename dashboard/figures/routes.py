@@ -22,7 +22,7 @@ from dashboard.figures.style import (
     ordinal_colours,
     wrapped,
 )
-from lora_alpha.schemas import Cell, Curve, Curves
+from lora_alpha.wire.sweeps import Cell, Curve, Curves
 
 Route = Literal["alpha", "lr"]
 ROUTES: tuple[Route, Route] = ("alpha", "lr")

@@ -19,8 +19,8 @@ from dashboard.figures.style import (
     octave_axis,
     wrapped,
 )
-from lora_alpha.schemas import Cell, Curves
-from lora_alpha.schemas_claims import ScheduleItem, Schedules
+from lora_alpha.wire.claims import ScheduleItem, Schedules
+from lora_alpha.wire.sweeps import Cell, Curves
 
 VERDICT_COLOURS = {
     "better": CATEGORICAL[2],

@@ -18,7 +18,7 @@ from dashboard.figures.style import (
     number,
     ordinal_colours,
 )
-from lora_alpha.schemas_claims import Curvature, SuppressionItem
+from lora_alpha.wire.claims import Curvature, SuppressionItem
 
 
 def suppression_figure(curves: Sequence[SuppressionItem], theme: Theme, *, step: int) -> Figure:

@@ -16,9 +16,9 @@ from dashboard.components.parts import card, note, select
 from dashboard.connection import Connect
 from dashboard.pages import curvature_plots, probe_form, probe_list
 from dashboard.views import remember_view
-from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas import Sweep
+from lora_alpha.wire.client import Client
+from lora_alpha.wire.sweeps import Sweep
 
 TABS = {
     "extremes": "λ_max and λ_min",

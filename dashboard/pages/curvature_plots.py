@@ -18,10 +18,10 @@ from dashboard.figures.density import density_figure, density_grid, density_name
 from dashboard.figures.style import empty, number, theme
 from dashboard.figures.suppression import rates_figure, suppression_figure
 from dashboard.views import draw_tab
-from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas_claims import Curvature, SharpnessItem
-from lora_alpha.schemas_jobs import Probe
+from lora_alpha.wire.claims import Curvature, SharpnessItem
+from lora_alpha.wire.client import Client
+from lora_alpha.wire.jobs import Probe
 
 ALL_LAYERS = "all layers"
 DEFAULTS: dict[str, Any] = {"x": "s", "step": "0", "layer": ALL_LAYERS, "densities": []}

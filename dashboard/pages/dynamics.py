@@ -16,9 +16,9 @@ from dashboard.components.parts import badge, card, note, nothing_here, select
 from dashboard.connection import Connect
 from dashboard.pages import dynamics_layers, dynamics_routes, dynamics_schedules, dynamics_steps
 from dashboard.views import remember_view
-from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas import Sweep
+from lora_alpha.wire.client import Client
+from lora_alpha.wire.sweeps import Sweep
 
 TABS = {
     "steps": "Over steps",

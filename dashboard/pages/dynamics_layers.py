@@ -16,9 +16,9 @@ from dashboard.connection import Connect
 from dashboard.figures.dynamics import METRICS, layer_figure, short_names
 from dashboard.figures.style import empty, number, theme
 from dashboard.views import draw_tab
-from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas import Curve, Sweep
+from lora_alpha.wire.client import Client
+from lora_alpha.wire.sweeps import Curve, Sweep
 
 DEFAULTS: dict[str, Any] = {"strip_metric": "drift_ratio", "across": "steps", "strip_cell": ""}
 MAX_LAYERS = 64

@@ -25,9 +25,9 @@ from dashboard.figures.routes import (
 )
 from dashboard.figures.style import empty, number, theme
 from dashboard.views import draw_tab
-from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas import Sweep
+from lora_alpha.wire.client import Client
+from lora_alpha.wire.sweeps import Sweep
 
 DEFAULTS: dict[str, Any] = {"base": "", "k_metric": "drift_ratio"}
 NO_BASE = "Needs cells that differ from one configuration in α alone, and others in η alone."

@@ -16,10 +16,10 @@ from dashboard.connection import Connect
 from dashboard.figures.schedules import differences_figure, loss_figure, scale_figure
 from dashboard.figures.style import empty, number, theme
 from dashboard.views import draw_tab
-from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas import Cell, Curves
-from lora_alpha.schemas_claims import ScheduleItem, Schedules
+from lora_alpha.wire.claims import ScheduleItem, Schedules
+from lora_alpha.wire.client import Client
+from lora_alpha.wire.sweeps import Cell, Curves
 
 DEFAULTS: dict[str, Any] = {}
 HOW = (

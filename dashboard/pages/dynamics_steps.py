@@ -16,7 +16,7 @@ from dashboard.figures.dynamics import METRICS, over_steps_figure, short_names, 
 from dashboard.figures.style import empty, number, theme
 from dashboard.views import draw_tab
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas import Curves, Sweep
+from lora_alpha.wire.sweeps import Curves, Sweep
 
 DEFAULTS: dict[str, Any] = {
     "metric": "drift_ratio",

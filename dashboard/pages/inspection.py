@@ -17,7 +17,7 @@ from dashboard.connection import Connect
 from dashboard.figures.style import number
 from dashboard.forms import named, options_from
 from lora_alpha.errors import InvalidSpec, LoraAlphaError
-from lora_alpha.schemas_jobs import Inspection
+from lora_alpha.wire.jobs import Inspection
 
 WAITING = {"queued", "running"}
 POLL_MS = 700

@@ -17,8 +17,8 @@ from dashboard.connection import Connect
 from dashboard.figures.law import law_figure
 from dashboard.figures.style import empty, number, theme
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas import Sweep
-from lora_alpha.schemas_analysis import LawItem
+from lora_alpha.wire.analysis import LawItem
+from lora_alpha.wire.sweeps import Sweep
 
 DEFAULTS: dict[str, Any] = {"sweeps": []}
 NEWEST, FEWEST_RANKS = 8, 3

@@ -20,7 +20,7 @@ from dashboard.forms import FormError, body_from, named
 from dashboard.pages.inspection import inspection_panel, subject
 from dashboard.pages.presets import preset_cards
 from lora_alpha.errors import InvalidSpec, LoraAlphaError
-from lora_alpha.schemas import MethodItem, SweepPlan, WorkloadItem
+from lora_alpha.wire.sweeps import MethodItem, SweepPlan, WorkloadItem
 
 
 def layout(search: str | None, connect: Connect) -> Component:

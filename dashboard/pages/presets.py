@@ -13,10 +13,10 @@ from dash.development.base_component import Component
 from dashboard import ids
 from dashboard.components.parts import note
 from dashboard.connection import Connect
-from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas import Sweep
-from lora_alpha.schemas_jobs import PresetItem
+from lora_alpha.wire.client import Client
+from lora_alpha.wire.jobs import PresetItem
+from lora_alpha.wire.sweeps import Sweep
 
 TAG = "preset:"
 PAGES = {

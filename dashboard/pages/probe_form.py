@@ -14,7 +14,7 @@ from dashboard import ids
 from dashboard.components.parts import note
 from dashboard.connection import Connect
 from lora_alpha.errors import InvalidSpec, LoraAlphaError
-from lora_alpha.schemas import Run, Sweep, WorkloadItem
+from lora_alpha.wire.sweeps import Run, Sweep, WorkloadItem
 
 KINDS = [
     {"value": "extremes", "label": "extremes: λ_max and λ_min"},

@@ -15,7 +15,7 @@ from dashboard.components.parts import badge, behind, note, table
 from dashboard.connection import Connect
 from dashboard.figures.style import number
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas_jobs import Probe
+from lora_alpha.wire.jobs import Probe
 
 SHOWN = 100
 ACTIVE = {"queued", "running"}

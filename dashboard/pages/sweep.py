@@ -18,7 +18,7 @@ from dashboard.pages.presets import preset_note
 from dashboard.pages.sweeps import time_left
 from dashboard.views import remember_view
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas import Sweep
+from lora_alpha.wire.sweeps import Sweep
 
 TABS = {
     "convergence": "Convergence",

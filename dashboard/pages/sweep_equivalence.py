@@ -17,7 +17,7 @@ from dashboard.figures.equivalence import collapse_figure, routes_figure
 from dashboard.figures.style import Theme, empty, number, theme
 from dashboard.pages.sweep_training import reading
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas_analysis import EquivalenceItem
+from lora_alpha.wire.analysis import EquivalenceItem
 
 MORE_LRS = (4, 16)
 VERDICTS = {

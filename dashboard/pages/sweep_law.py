@@ -18,8 +18,8 @@ from dashboard.figures.style import empty, number, theme
 from dashboard.pages.laws import interval
 from dashboard.pages.sweep_training import reading
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas import Sweep
-from lora_alpha.schemas_analysis import LawItem, Laws
+from lora_alpha.wire.analysis import LawItem, Laws
+from lora_alpha.wire.sweeps import Sweep
 
 DEFAULTS: dict[str, Any] = {"target": "alpha", "rules": "shown", "advice_rank": "", "advice_lr": ""}
 

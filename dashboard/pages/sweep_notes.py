@@ -13,7 +13,7 @@ from dashboard import ids
 from dashboard.components.parts import card, note
 from dashboard.connection import Connect
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas import Sweep
+from lora_alpha.wire.sweeps import Sweep
 
 REALLY = "Delete this sweep with all its runs, curves and probes? This cannot be undone."
 

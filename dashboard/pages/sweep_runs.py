@@ -15,7 +15,7 @@ from dashboard.components.parts import card, table
 from dashboard.connection import Connect
 from dashboard.figures.style import number
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas import Run, Sweep
+from lora_alpha.wire.sweeps import Run, Sweep
 
 COLUMNS = (
     ("name", "name", "text"),

@@ -13,7 +13,7 @@ from dashboard import ids
 from dashboard.components.parts import badge, note, nothing_here, table
 from dashboard.connection import Connect
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas import Sweep
+from lora_alpha.wire.sweeps import Sweep
 
 STATES = ["all", "queued", "running", "paused", "finished", "stopped", "cancelled", "failed"]
 ROWS = 100

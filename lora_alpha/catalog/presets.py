@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_alpha.errors import FieldProblem, InvalidSpec
-from lora_alpha.schemas import SweepRequest
+from lora_alpha.request import SweepRequest
 from lora_alpha.spec import AlphaSchedule, Configuration, ProbePlan
 
 SEEDS = (0, 1, 2)

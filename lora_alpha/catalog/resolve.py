@@ -12,7 +12,7 @@ from lora_alpha.catalog import WORKLOADS, workload_info
 from lora_alpha.catalog.entry import SweepDefaults, WorkloadInfo
 from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.methods import METHODS
-from lora_alpha.schemas import SweepRequest
+from lora_alpha.request import SweepRequest
 from lora_alpha.spec import SweepSpec, TrainSpec, count_grid, expand
 
 REFERENCE_LR = 2e-4  # the lr at which every built-in workload's α grid was measured

@@ -1,1 +1,1 @@
-"""The packed engine, its optimiser, checkpoints and the pack planner."""
+"""The packed engine, its optimiser and checkpoints."""

@@ -18,8 +18,8 @@ from backend.store.engines import Store, open_store
 from backend.store.jobs import ClaimedJob, claim_job, fail_job, fence, finish_job
 from backend.store.metrics import CurveWriter
 from backend.store.tables import RunRow
-from lora_alpha.client import Client
 from lora_alpha.spec import Configuration
+from lora_alpha.wire.client import Client
 
 ADDRESS = "http://127.0.0.1:8050"
 NOW = 1_800_000_000.0

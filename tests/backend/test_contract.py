@@ -21,8 +21,8 @@ from backend.app import create_app
 from backend.services import ingest, sweeps
 from backend.settings import Settings
 from backend.store.engines import Store
-from lora_alpha.schemas import SweepRequest
-from lora_alpha.schemas_jobs import IngestPoints, IngestRun
+from lora_alpha.request import SweepRequest
+from lora_alpha.wire.jobs import IngestPoints, IngestRun
 
 NOW = 1_800_000_000.0
 CHECKS = [

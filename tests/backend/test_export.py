@@ -15,8 +15,9 @@ from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.metrics import append_points, decimal_values, read_metric
 from backend.store.tables import ProbeRow, RunRow
-from lora_alpha.client import Client
-from lora_alpha.schemas import Sweep, SweepRequest
+from lora_alpha.request import SweepRequest
+from lora_alpha.wire.client import Client
+from lora_alpha.wire.sweeps import Sweep
 
 NOW = 1_800_000_000.0
 # The promise: these columns, in this order; new ones only behind them.

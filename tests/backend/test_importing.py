@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_alpha.client import Client
-from lora_alpha.interop.importers import import_runs
+from lora_alpha.importers.registry import import_runs
+from lora_alpha.wire.client import Client
 
 
 def test_imported_runs_appear_in_the_law_and_importing_twice_adds_nothing(

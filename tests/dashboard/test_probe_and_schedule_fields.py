@@ -6,7 +6,7 @@ import pytest
 
 from dashboard.components.form_fields import FIELDS
 from dashboard.forms import FormError, body_from, show_schedule
-from lora_alpha.schemas import SweepRequest
+from lora_alpha.request import SweepRequest
 from lora_alpha.spec import AlphaSchedule
 
 

@@ -1,9 +1,14 @@
-"""What tests of models and of training share."""
+"""What tests of models, of training and of clients share."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
+
+from tests.lora_alpha.loopback import Loopback
 
 
 @pytest.fixture
@@ -17,3 +22,14 @@ def full_precision(monkeypatch):
 
     for kind in (LlamaRMSNorm, Qwen2RMSNorm):
         monkeypatch.setattr(kind, "forward", forward)
+
+
+@pytest.fixture
+def loopback(tmp_path: Path) -> Iterator[Loopback]:
+    service = Loopback(tmp_path / "home")
+    service.start()
+    yield service
+    for client in service.clients:
+        client.close()
+    if service.thread.is_alive():
+        service.stop()

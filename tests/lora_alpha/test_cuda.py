@@ -21,12 +21,12 @@ from lora_alpha.curvature.points import factors_at
 from lora_alpha.curvature.probe import run_probe
 from lora_alpha.models.dropout import keep_mask
 from lora_alpha.models.packed import inject
+from lora_alpha.planning.fleet import Fleet
+from lora_alpha.planning.planner import pack_limit
 from lora_alpha.spec import Configuration, ProbeSettings, TrainSpec
 from lora_alpha.training.checkpoints import load_checkpoint, save_checkpoint
 from lora_alpha.training.engine import train_pack
-from lora_alpha.training.fleet import Fleet
 from lora_alpha.training.optimizers import make_optimizer
-from lora_alpha.training.planner import pack_limit
 from lora_alpha.training.records import CheckpointDue
 from lora_alpha.workloads.registry import load_workload
 from tests.lora_alpha.models.peft_start import load_start

@@ -18,8 +18,8 @@ import psycopg
 import pytest
 import redis
 
-from lora_alpha.client import Client
-from lora_alpha.schemas import Sweep
+from lora_alpha.wire.client import Client
+from lora_alpha.wire.sweeps import Sweep
 
 FINAL = {"finished", "failed", "cancelled", "stopped"}
 
@@ -74,7 +74,7 @@ def run_stack(home: Path, **settings: str) -> Iterator[Stack]:
         "LORA_ALPHA_HOME": str(home),
         **{f"LORA_ALPHA_{key.upper()}": value for key, value in settings.items()},
     }
-    command = [sys.executable, "-m", "lora_alpha.cli", "up", "--port", "0", "--workers", "2"]
+    command = [sys.executable, "-m", "command_line", "up", "--port", "0", "--workers", "2"]
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

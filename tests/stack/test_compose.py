@@ -20,9 +20,9 @@ import psycopg
 import pytest
 import yaml
 
-from lora_alpha.client import Client
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas import SweepRequest
+from lora_alpha.request import SweepRequest
+from lora_alpha.wire.client import Client
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-long-random-string-for-this-test"
@@ -129,7 +129,7 @@ def local(words: list[str], ports: dict[str, int]) -> list[str]:
 def running(
     compose: dict[str, Any], name: str, ports: dict[str, int], environment: dict[str, str], *, log: Path
 ) -> Iterator[None]:
-    command = [sys.executable, "-m", "lora_alpha.cli", *local(compose["services"][name]["command"], ports)]
+    command = [sys.executable, "-m", "command_line", *local(compose["services"][name]["command"], ports)]
     with (log / f"{name}.log").open("w") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
     try:

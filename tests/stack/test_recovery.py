@@ -127,7 +127,7 @@ def test_interrupt_stops_everything_and_the_next_start_continues(tmp_path):
 def test_a_taken_port_is_said_at_once(tmp_path):
     with run_stack(tmp_path / "home") as stack:
         port = stack.address.rsplit(":", 1)[1]
-        command = [sys.executable, "-m", "lora_alpha.cli", "up", "--port", port]
+        command = [sys.executable, "-m", "command_line", "up", "--port", port]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2
     assert "--port" in ended.stderr

@@ -13,7 +13,7 @@ from backend.services import sweeps
 from backend.settings import Settings
 from backend.store.jobs import claim_job
 from backend.store.tables import JobRow, RunRow
-from lora_alpha.schemas import SweepRequest
+from lora_alpha.request import SweepRequest
 from workers import runner as module
 from workers.handlers.pack import run_pack
 from workers.runner import Runner
@@ -63,7 +63,7 @@ def states(runner: Runner) -> list[tuple[str, str]]:
 
 def test_a_pack_that_is_too_large_is_split_until_it_fits(runner, monkeypatch):
     monkeypatch.setattr(module, "find_handler", fits(2))
-    monkeypatch.setattr("lora_alpha.training.planner.PACKS_PER_WORKER", 1)
+    monkeypatch.setattr("lora_alpha.planning.planner.PACKS_PER_WORKER", 1)
     sweep = submit(runner, seeds=[0, 1, 2, 3, 4])
     first = claim(runner)
     assert len(first.spec["runs"]) == 5

@@ -8,9 +8,9 @@ import torch
 
 from lora_alpha.catalog import workload_info
 from lora_alpha.curvature.memory import available_bytes
+from lora_alpha.planning.fleet import Fleet
+from lora_alpha.planning.planner import pack_limit
 from lora_alpha.spec import TrainSpec
-from lora_alpha.training.fleet import Fleet
-from lora_alpha.training.planner import pack_limit
 from lora_alpha.workloads.inspection import inspect_workload
 from workers.context import JobContext
 from workers.handlers.pretrain import load_prepared

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from backend.services.start_adapters import starts_folder
 from backend.settings import Settings
-from lora_alpha.interop.peft_import import find_folder, read_peft_folder
+from lora_alpha.peft_format.read import find_folder, read_peft_folder
 
 
 def read_start(name: str | None, *, settings: Settings) -> Mapping[str, Mapping[str, Tensor]] | None:

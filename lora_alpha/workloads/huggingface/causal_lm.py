@@ -12,14 +12,14 @@ from transformers import AutoModelForCausalLM
 
 from lora_alpha.catalog.huggingface_options import CausalLMOptions
 from lora_alpha.workloads.base import Progress
-from lora_alpha.workloads.huggingface.corpus import Corpus, prepare_corpus, prepare_source
+from lora_alpha.workloads.huggingface.data.corpus import Corpus, prepare_corpus, prepare_source
+from lora_alpha.workloads.huggingface.data.sources import Roots
+from lora_alpha.workloads.huggingface.data.tokens import TokenSet
 from lora_alpha.workloads.huggingface.fine_tuning import FineTuningWorkload, ModelFiles
 from lora_alpha.workloads.huggingface.held_out_scores import score_examples
+from lora_alpha.workloads.huggingface.model.targets import check_examples_stay_apart
+from lora_alpha.workloads.huggingface.model.token_losses import check_causal_lm
 from lora_alpha.workloads.huggingface.problems import problem
-from lora_alpha.workloads.huggingface.sources import Roots
-from lora_alpha.workloads.huggingface.targets import check_examples_stay_apart
-from lora_alpha.workloads.huggingface.token_losses import check_causal_lm
-from lora_alpha.workloads.huggingface.tokens import TokenSet
 
 
 class CausalLMWorkload(FineTuningWorkload[Corpus]):

@@ -23,16 +23,16 @@ from transformers import AutoModelForSequenceClassification
 from lora_alpha.catalog.huggingface_encoders import ClassificationOptions
 from lora_alpha.workloads.base import Batch, Progress
 from lora_alpha.workloads.held_out import CPU_TOKENS, GPU_TOKENS
-from lora_alpha.workloads.huggingface.batching import drawn_indices, padded_tokens
+from lora_alpha.workloads.huggingface.data.batching import drawn_indices, padded_tokens
+from lora_alpha.workloads.huggingface.data.labelled_texts import LabelledTexts, prepare_labelled_texts
+from lora_alpha.workloads.huggingface.data.sources import Roots
+from lora_alpha.workloads.huggingface.data.tokens import TokenSet
 from lora_alpha.workloads.huggingface.fine_tuning import FineTuningWorkload, ModelFiles
-from lora_alpha.workloads.huggingface.heads import NEW_WEIGHTS, check_head, draw_head, new_linear_layers
 from lora_alpha.workloads.huggingface.held_out_scores import adapters_disabled, repeated
-from lora_alpha.workloads.huggingface.labelled_texts import LabelledTexts, prepare_labelled_texts
-from lora_alpha.workloads.huggingface.model_loading import padding_token
+from lora_alpha.workloads.huggingface.model.heads import NEW_WEIGHTS, check_head, draw_head, new_linear_layers
+from lora_alpha.workloads.huggingface.model.loading import padding_token
+from lora_alpha.workloads.huggingface.model.targets import ALL_LINEAR, check_examples_stay_apart
 from lora_alpha.workloads.huggingface.problems import problem
-from lora_alpha.workloads.huggingface.sources import Roots
-from lora_alpha.workloads.huggingface.targets import ALL_LINEAR, check_examples_stay_apart
-from lora_alpha.workloads.huggingface.tokens import TokenSet
 
 # DeBERTa puts the embeddings of relative positions through these as well. They come once for the whole batch,
 # not once for each configuration, so that no adapter of a pack can be applied to them.

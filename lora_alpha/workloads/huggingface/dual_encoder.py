@@ -20,17 +20,17 @@ from lora_alpha.catalog.huggingface_encoders import DualEncoderOptions
 from lora_alpha.workloads.base import Batch, Progress
 from lora_alpha.workloads.clip import contrastive_losses
 from lora_alpha.workloads.held_out import CPU_TOKENS, GPU_TOKENS
-from lora_alpha.workloads.huggingface.batching import drawn_indices, padded_tokens
-from lora_alpha.workloads.huggingface.captioned_pictures import (
+from lora_alpha.workloads.huggingface.data.batching import drawn_indices, padded_tokens
+from lora_alpha.workloads.huggingface.data.captioned_pictures import (
     CaptionedPictures,
     Pairs,
     prepare_captioned_pictures,
 )
+from lora_alpha.workloads.huggingface.data.sources import Roots
 from lora_alpha.workloads.huggingface.fine_tuning import FineTuningWorkload, ModelFiles
 from lora_alpha.workloads.huggingface.held_out_scores import adapters_disabled, repeated
-from lora_alpha.workloads.huggingface.model_loading import padding_token
+from lora_alpha.workloads.huggingface.model.loading import padding_token
 from lora_alpha.workloads.huggingface.problems import problem
-from lora_alpha.workloads.huggingface.sources import Roots
 
 
 class DualEncoderWorkload(FineTuningWorkload[CaptionedPictures]):

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from lora_alpha.workloads.huggingface.model_loading import read_config, weight_files
+from lora_alpha.workloads.huggingface.model.loading import read_config, weight_files
+from lora_alpha.workloads.huggingface.model.targets import check_patterns, find_targets
 from lora_alpha.workloads.huggingface.problems import counted, problem
-from lora_alpha.workloads.huggingface.targets import check_patterns, find_targets
 from lora_alpha.workloads.inspection import describe_model
 
 # Weights up to this size are read in full, which finds everything that can be wrong with them in seconds.

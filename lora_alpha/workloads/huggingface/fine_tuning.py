@@ -18,9 +18,10 @@ from torch import nn
 
 from lora_alpha.errors import WorkloadError
 from lora_alpha.workloads.base import Batch, Progress
-from lora_alpha.workloads.huggingface import batching
+from lora_alpha.workloads.huggingface.data import batching
+from lora_alpha.workloads.huggingface.data.sources import Roots, local_path, model_folder
 from lora_alpha.workloads.huggingface.findings import READ_BYTES, data_warnings, model_findings
-from lora_alpha.workloads.huggingface.model_loading import (
+from lora_alpha.workloads.huggingface.model.loading import (
     check_model_folder,
     context_length,
     enable_checkpointing,
@@ -28,9 +29,8 @@ from lora_alpha.workloads.huggingface.model_loading import (
     load_tokenizer,
     read_config,
 )
+from lora_alpha.workloads.huggingface.model.targets import find_targets
 from lora_alpha.workloads.huggingface.problems import problem
-from lora_alpha.workloads.huggingface.sources import Roots, local_path, model_folder
-from lora_alpha.workloads.huggingface.targets import find_targets
 
 Part = TypeVar("Part")
 

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from lora_alpha.models.packed import PackedLinear
 from lora_alpha.workloads.held_out import CPU_TOKENS, GPU_TOKENS
-from lora_alpha.workloads.huggingface.batching import padded_rows
-from lora_alpha.workloads.huggingface.token_losses import CHUNK_LOGITS, losses_of, states_at
-from lora_alpha.workloads.huggingface.tokens import TokenSet
+from lora_alpha.workloads.huggingface.data.batching import padded_rows
+from lora_alpha.workloads.huggingface.data.tokens import TokenSet
+from lora_alpha.workloads.huggingface.model.token_losses import CHUNK_LOGITS, losses_of, states_at
 
 
 @contextmanager

@@ -24,16 +24,16 @@ from torch import Tensor, nn
 from lora_alpha.catalog.huggingface import RLOptions
 from lora_alpha.workloads.base import Batch, Progress
 from lora_alpha.workloads.counter_rng import uniforms
-from lora_alpha.workloads.huggingface.batching import drawn_indices, padded_rows
 from lora_alpha.workloads.huggingface.causal_lm import CausalLMWorkload
-from lora_alpha.workloads.huggingface.corpus import Corpus
+from lora_alpha.workloads.huggingface.data.batching import drawn_indices, padded_rows
+from lora_alpha.workloads.huggingface.data.corpus import Corpus
+from lora_alpha.workloads.huggingface.data.prompts import prepare_prompts, rewards_of
+from lora_alpha.workloads.huggingface.data.sources import Roots
+from lora_alpha.workloads.huggingface.data.tokens import TokenSet
 from lora_alpha.workloads.huggingface.held_out_scores import adapters_disabled
+from lora_alpha.workloads.huggingface.model.sampling import Completions, complete, prompts_at_once
+from lora_alpha.workloads.huggingface.model.token_losses import chosen_losses
 from lora_alpha.workloads.huggingface.problems import counted
-from lora_alpha.workloads.huggingface.prompts import prepare_prompts, rewards_of
-from lora_alpha.workloads.huggingface.sampling import Completions, complete, prompts_at_once
-from lora_alpha.workloads.huggingface.sources import Roots
-from lora_alpha.workloads.huggingface.token_losses import chosen_losses
-from lora_alpha.workloads.huggingface.tokens import TokenSet
 from lora_alpha.workloads.policy_gradient import clipped_surrogate, divergence_estimate, group_advantages
 
 SAMPLE_STREAM, EVAL_STREAM = 12, 13

@@ -18,19 +18,19 @@ from torch import Tensor, nn
 from lora_alpha.catalog.huggingface import ReasoningSFTOptions, SFTOptions
 from lora_alpha.catalog.huggingface_options import compiled
 from lora_alpha.workloads.base import Batch, Progress
-from lora_alpha.workloads.huggingface.batching import (
+from lora_alpha.workloads.huggingface.causal_lm import CausalLMWorkload
+from lora_alpha.workloads.huggingface.data.batching import (
     drawn_indices,
     pack_examples,
     packed_rows,
     padded_rows,
 )
-from lora_alpha.workloads.huggingface.causal_lm import CausalLMWorkload
-from lora_alpha.workloads.huggingface.corpus import Corpus
+from lora_alpha.workloads.huggingface.data.corpus import Corpus
+from lora_alpha.workloads.huggingface.data.rewards import Rewards, final_answer
+from lora_alpha.workloads.huggingface.data.sources import Roots
+from lora_alpha.workloads.huggingface.model.sampling import complete, prompts_at_once
+from lora_alpha.workloads.huggingface.model.token_losses import check_packing, chosen_losses
 from lora_alpha.workloads.huggingface.problems import problem
-from lora_alpha.workloads.huggingface.rewards import Rewards, final_answer
-from lora_alpha.workloads.huggingface.sampling import complete, prompts_at_once
-from lora_alpha.workloads.huggingface.sources import Roots
-from lora_alpha.workloads.huggingface.token_losses import check_packing, chosen_losses
 
 
 class SFTWorkload(CausalLMWorkload):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from lora_alpha.catalog.presets import PRESETS
-from lora_alpha.client import Client
+from lora_alpha.wire.client import Client
 
 
 def test_every_preset_is_listed_and_plans_once_its_needs_are_filled_in(client: Client) -> None:

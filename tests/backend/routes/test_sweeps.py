@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from backend.services import sweeps
-from lora_alpha.client import Client
-from lora_alpha.schemas import SweepRequest
+from lora_alpha.request import SweepRequest
+from lora_alpha.wire.client import Client
 
 BODY = {"workload": "mlp", "ranks": [1, 4], "alphas": [64, 256], "seeds": [0, 1], "steps": 100}
 

@@ -16,12 +16,12 @@ from backend.services import ingest, sweeps
 from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.tables import RunRow
-from lora_alpha.cli import remote
-from lora_alpha.cli.app import app
-from lora_alpha.client import Client
+from command_line import remote
+from command_line.app import app
 from lora_alpha.errors import Conflict, NotFound
-from lora_alpha.schemas import SweepRequest
-from lora_alpha.schemas_jobs import IngestRun
+from lora_alpha.request import SweepRequest
+from lora_alpha.wire.client import Client
+from lora_alpha.wire.jobs import IngestRun
 
 NOW = 1_800_000_000.0
 

@@ -9,8 +9,9 @@ from backend.services import analysis, sweeps
 from backend.services.outcomes import Reading
 from backend.settings import Settings
 from backend.store.engines import Store
-from lora_alpha.schemas import Sweep, SweepRequest
+from lora_alpha.request import SweepRequest
 from lora_alpha.spec import Configuration
+from lora_alpha.wire.sweeps import Sweep
 
 NOW = 1_800_000_000.0
 GRID = [2.0**k for k in range(3, 14)]

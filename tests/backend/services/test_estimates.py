@@ -12,7 +12,7 @@ from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.tables import JobRow, RunRow
 from lora_alpha.catalog.resolve import resolve
-from lora_alpha.schemas import SweepRequest
+from lora_alpha.request import SweepRequest
 
 NOW = 1_800_000_000.0
 REQUEST = SweepRequest(workload="mlp", ranks=[1, 4], alphas=[64, 256], seeds=[0, 1, 2], steps=100)

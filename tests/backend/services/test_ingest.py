@@ -11,8 +11,9 @@ from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.metrics import read_metric
 from lora_alpha.errors import Conflict, InvalidSpec, NotFound
-from lora_alpha.schemas import Run, SweepRequest
-from lora_alpha.schemas_jobs import IngestPoints, IngestRun
+from lora_alpha.request import SweepRequest
+from lora_alpha.wire.jobs import IngestPoints, IngestRun
+from lora_alpha.wire.sweeps import Run
 
 NOW = 1_800_000_000.0
 

@@ -7,7 +7,7 @@ import pytest
 from backend.services.packs import fleet_of
 from backend.store.engines import Store
 from backend.store.tables import WorkerRow
-from lora_alpha.training.fleet import Fleet
+from lora_alpha.planning.fleet import Fleet
 
 NOW = 1_800_000_000.0
 GPU, CPU = ("cuda:0", 80_000), ("cpu", 0)

@@ -10,7 +10,7 @@ from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.tables import RunRow
 from lora_alpha.errors import Conflict, InvalidSpec, NotFound
-from lora_alpha.schemas import SweepRequest
+from lora_alpha.request import SweepRequest
 from lora_alpha.spec import ProbeSpec
 
 NOW = 1_800_000_000.0

@@ -12,7 +12,8 @@ from backend.store.engines import Store
 from backend.store.metrics import append_points
 from backend.store.tables import RunRow
 from lora_alpha.errors import InvalidSpec, NotFound
-from lora_alpha.schemas import Run, Sweep, SweepRequest
+from lora_alpha.request import SweepRequest
+from lora_alpha.wire.sweeps import Run, Sweep
 
 NOW = 1_800_000_000.0
 

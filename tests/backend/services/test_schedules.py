@@ -14,8 +14,9 @@ from backend.services.outcomes import Reading
 from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.tables import RunRow
-from lora_alpha.schemas import Sweep, SweepRequest
+from lora_alpha.request import SweepRequest
 from lora_alpha.spec import AlphaSchedule, Configuration
+from lora_alpha.wire.sweeps import Sweep
 
 NOW = 1_800_000_000.0
 RAMP = AlphaSchedule(kind="ramp", start=0.1, ramp_steps=50)

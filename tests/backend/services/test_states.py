@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from backend.services.states import derive_state
-from lora_alpha.schemas import RunCounts
+from lora_alpha.wire.sweeps import RunCounts
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from backend.store.jobs import reconcile, release_job
 from backend.store.metrics import list_metrics
 from backend.store.tables import ChunkRow, JobRow, RunRow
 from lora_alpha.errors import Conflict, InvalidSpec, NotFound
-from lora_alpha.schemas import ExtendRequest, Sweep, SweepRequest
+from lora_alpha.request import SweepRequest
 from lora_alpha.spec import Configuration
+from lora_alpha.wire.sweeps import ExtendRequest, Sweep
 
 NOW = 1_800_000_000.0
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from dashboard.figures.convergence import MAX_BANDS, ConvergenceView, convergence_figure, smooth
 from dashboard.figures.style import DARK
-from lora_alpha.schemas import Curve, Curves
+from lora_alpha.wire.sweeps import Curve, Curves
 
 
 def curve(rank: int, alpha: float, values: list[float | None], **more: Any) -> Curve:

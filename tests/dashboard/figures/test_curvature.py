@@ -9,8 +9,8 @@ from dashboard.figures.curvature import extremes_figure, layers_of, steps_of
 from dashboard.figures.density import density_figure, density_grid
 from dashboard.figures.style import DARK
 from dashboard.figures.suppression import rates_figure, suppression_figure
-from lora_alpha.schemas_claims import Curvature, RateItem, SharpnessItem, SuppressionItem
-from lora_alpha.schemas_jobs import Probe
+from lora_alpha.wire.claims import Curvature, RateItem, SharpnessItem, SuppressionItem
+from lora_alpha.wire.jobs import Probe
 
 
 def point(space: str, highest: float, lowest: float | None = -1.0, **more: Any) -> SharpnessItem:

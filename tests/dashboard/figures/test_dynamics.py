@@ -7,7 +7,7 @@ import pytest
 from dashboard.figures.bands import log_view, spread_band
 from dashboard.figures.dynamics import layer_figure, over_steps_figure, short_names, twin_of
 from dashboard.figures.style import DARK, LIGHT
-from lora_alpha.schemas import Curve, Curves
+from lora_alpha.wire.sweeps import Curve, Curves
 
 
 def curve(value: list[float | None], *, alpha: float = 8.0, lr: float = 1e-3, **more: Any) -> Curve:

@@ -8,7 +8,7 @@ from dashboard.figures.style import LIGHT
 from lora_alpha.analysis.cells import RunOutcome, make_cells
 from lora_alpha.analysis.optimum import find_optima
 from lora_alpha.analysis.power_law import fit_laws
-from lora_alpha.schemas_analysis import LawItem
+from lora_alpha.wire.analysis import LawItem
 
 
 def laws(*, ranks: tuple[int, ...] = (1, 4, 16), shift: float = 6.0) -> list[LawItem]:

@@ -4,8 +4,8 @@ from typing import Any
 
 from dashboard.figures.schedules import differences_figure, loss_figure, scale_figure
 from dashboard.figures.style import DARK
-from lora_alpha.schemas import Cell, Curve, Curves
-from lora_alpha.schemas_claims import ScheduleItem, Schedules
+from lora_alpha.wire.claims import ScheduleItem, Schedules
+from lora_alpha.wire.sweeps import Cell, Curve, Curves
 
 
 def item(schedule: str, difference: float | None, verdict: str, **more: Any) -> ScheduleItem:

@@ -8,7 +8,7 @@ import pytest
 from lora_alpha.catalog import WORKLOADS, workload_info
 from lora_alpha.catalog.resolve import MAX_RUNS, resolve
 from lora_alpha.errors import InvalidSpec
-from lora_alpha.schemas import SweepRequest
+from lora_alpha.request import SweepRequest
 from lora_alpha.spec import SweepSpec, expand
 
 

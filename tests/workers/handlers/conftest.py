@@ -14,7 +14,7 @@ from backend.settings import Settings
 from backend.store.engines import open_store
 from backend.store.jobs import claim_job, fail_job, fence
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.schemas_jobs import InspectionRequest
+from lora_alpha.wire.jobs import InspectionRequest
 from workers.context import JobContext
 from workers.handlers.inspect import run_inspection
 

@@ -24,9 +24,10 @@ from backend.store.sweeps import find_run, find_sweep
 from lora_alpha.catalog import WORKLOADS, workload_info
 from lora_alpha.curvature.points import tensors_at_start
 from lora_alpha.errors import InvalidSpec
-from lora_alpha.interop.peft_export import read_run_adapter
-from lora_alpha.schemas import ExtendRequest, SweepRequest
+from lora_alpha.peft_format.export import read_run_adapter
+from lora_alpha.request import SweepRequest
 from lora_alpha.spec import Configuration
+from lora_alpha.wire.sweeps import ExtendRequest
 from lora_alpha.workloads.registry import load_workload
 from tests.tiny_encoders import write_bare_bert, write_clip, write_pictures
 from tests.tiny_folders import NUM_TOKENS, byte_tokenizer, write_jsonl, write_model

@@ -14,7 +14,7 @@ from backend.services import probes, runs, steering, sweeps
 from backend.store.jobs import claim_job
 from backend.store.tables import ProbeRow, RunRow
 from lora_alpha.errors import Conflict, InvalidSpec, ProbeError
-from lora_alpha.schemas import SweepRequest
+from lora_alpha.request import SweepRequest
 from lora_alpha.spec import ProbeSpec
 from workers.context import JobContext, JobStopped
 from workers.handlers.pack import run_pack

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lora_alpha.catalog.presets import preset
-from lora_alpha.workloads.huggingface.rewards import Rewards, final_answer
+from lora_alpha.workloads.huggingface.data.rewards import Rewards, final_answer
 from lora_alpha.workloads.registry import load_workload
 from tests.tiny_folders import write_jsonl
 

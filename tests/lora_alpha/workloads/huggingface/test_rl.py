@@ -10,7 +10,7 @@ import torch
 from lora_alpha.errors import InvalidSpec
 from lora_alpha.spec import Configuration
 from lora_alpha.workloads.huggingface.held_out_scores import adapters_disabled
-from lora_alpha.workloads.huggingface.sampling import complete
+from lora_alpha.workloads.huggingface.model.sampling import complete
 from lora_alpha.workloads.registry import load_workload
 
 from .test_sft import CPU, adapted, curve, grid, train

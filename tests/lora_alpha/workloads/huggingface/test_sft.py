@@ -12,7 +12,7 @@ from lora_alpha.models.packed import inject
 from lora_alpha.spec import Configuration, TrainSpec
 from lora_alpha.training.engine import train_pack
 from lora_alpha.training.records import PackFinished, StepsDone
-from lora_alpha.workloads.huggingface.batching import padded_rows
+from lora_alpha.workloads.huggingface.data.batching import padded_rows
 
 CPU = torch.device("cpu")
 Prepared = Callable[..., Any]
@@ -221,7 +221,7 @@ def test_chunked_logits_give_the_same_loss_and_gradient(
     parameters = [p for p in model.parameters() if p.requires_grad]
     results = []
     for chunk in (2**24, 259 * 5):
-        monkeypatch.setattr("lora_alpha.workloads.huggingface.token_losses.CHUNK_LOGITS", chunk)
+        monkeypatch.setattr("lora_alpha.workloads.huggingface.model.token_losses.CHUNK_LOGITS", chunk)
         losses = workload.losses(model, batch, num_configs=4)
         results.append([losses, *torch.autograd.grad(losses.sum(), parameters)])
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*results, strict=True))

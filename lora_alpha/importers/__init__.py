@@ -1,0 +1,1 @@
+"""Runs and sweep files of other tools, one file a source."""

@@ -1,1 +1,0 @@
-"""PEFT adapters in and out, a trainer callback, importers of outside runs."""

@@ -1,0 +1,1 @@
+"""Adapters in PEFT's format: written, read, merged into their base."""

@@ -1,0 +1,1 @@
+"""A callback that streams another trainer's run to the service."""

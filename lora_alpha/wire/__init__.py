@@ -1,0 +1,1 @@
+"""What crosses HTTP: requests, answers, and the client that speaks them."""

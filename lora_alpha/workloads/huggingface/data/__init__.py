@@ -1,0 +1,1 @@
+"""From files and hub names to batches of tokens and pixels. Knows no model."""
