@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from backend.services.analysis import sweep_laws
 from backend.services.outcomes import Reading, sweep_cells
-from backend.services.views import show_run
+from backend.services.presenters import show_run
 from backend.store.engines import Store
 from backend.store.metrics import decimal_values, iter_history
 from backend.store.sweeps import find_sweep
@@ -38,12 +38,12 @@ RUNS = (
         "lr",
     ),
     *("seed", "steps", "final_loss", "best_loss", "best_step", "forgetting", "started_at", "duration_s"),
-    *("tags", "error", "lr_ratio", "schedule"),
+    *("tags", "error", "lr_ratio", "alpha_schedule"),
 )
 HISTORY = ("run_id", "metric", "step", "time", "value")
 CELLS = (
     *("sweep_id", "method", "rank", "alpha", "scale", "lr", "n", "mean", "std", "ci_low", "ci_high"),
-    *("num_diverged", "num_failed", "num_pending", "forgetting", "lr_ratio", "schedule"),
+    *("num_diverged", "num_failed", "num_pending", "forgetting", "lr_ratio", "alpha_schedule"),
 )
 OPTIMA = (
     *("sweep_id", "workload", "method", "lr", "rank", "alpha_star", "alpha_low", "alpha_high", "basin_low"),

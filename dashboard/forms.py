@@ -92,7 +92,7 @@ def _schedule(value: str) -> dict[str, Any]:
         case ["ramp", start, "in", steps] if steps.isdigit():
             return {"kind": "ramp", "start": _number(start), "ramp_steps": int(steps)}
         case ["hold", ("update_norm" | "drift_ratio") as metric, target]:
-            return {"kind": "drift", "target_metric": metric, "target": _number(target)}
+            return {"kind": "hold", "target_metric": metric, "target": _number(target)}
     raise ValueError(f"got {value!r}: {SCHEDULE}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from lora_alpha.spec import (
     AlphaRule,
@@ -13,11 +13,11 @@ from lora_alpha.spec import (
     DType,
     Frozen,
     LearningRate,
+    LRSchedule,
     Optimizer,
     Positive,
     ProbePlan,
     Rank,
-    Schedule,
     Search,
     Seed,
 )
@@ -40,7 +40,9 @@ class SweepRequest(Frozen):
     steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = None
     optimizer: Optimizer | None = None
-    schedule: Schedule | None = None
+    lr_schedule: Annotated[
+        LRSchedule | None, Field(validation_alias=AliasChoices("lr_schedule", "schedule"))
+    ] = None
     warmup: Annotated[int, Field(ge=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.0
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)

@@ -18,7 +18,7 @@ from lora_alpha.scaling import law_alpha
 RunState = Literal["queued", "running", "finished", "failed", "cancelled", "lost"]
 SweepState = Literal["queued", "running", "paused", "stopping", "finished", "stopped", "cancelled", "failed"]
 Optimizer = Literal["adamw", "sgd"]
-Schedule = Literal["constant", "cosine"]
+LRSchedule = Literal["constant", "cosine"]
 DType = Literal["float64", "float32", "bfloat16", "float16"]
 Objective = Literal["final", "best"]
 
@@ -49,11 +49,11 @@ class AlphaSchedule(Frozen):
     """How α moves during training; the run's α is the value that ``factor`` 1 stands for.
 
     ``constant``; ``ramp``: the factor goes linearly from ``start`` to 1 over the first ``ramp_steps``;
-    ``drift``: the factor is controlled, at each step that signal and drift are recorded, so that
+    ``hold``: the factor is controlled, at each step that signal and drift are recorded, so that
     ``target_metric`` holds ``target``; it stays within 1/16 … 16. Only s moves: A and B stay as they are.
     """
 
-    kind: Literal["constant", "ramp", "drift"] = "constant"
+    kind: Literal["constant", "ramp", "hold"] = "constant"
     start: Positive = 0.1
     ramp_steps: Annotated[int, Field(ge=1)] = 100
     target_metric: Literal["drift_ratio", "update_norm"] = "drift_ratio"
@@ -65,12 +65,12 @@ class AlphaSchedule(Frozen):
 
         >>> AlphaSchedule(kind="ramp", start=0.1, ramp_steps=300).label
         'ramp 0.1→1 in 300'
-        >>> AlphaSchedule(kind="drift", target_metric="update_norm", target=2).label
+        >>> AlphaSchedule(kind="hold", target_metric="update_norm", target=2).label
         'hold update_norm 2'
         """
         if self.kind == "ramp":
             return f"ramp {short_number(self.start)}→1 in {self.ramp_steps}"
-        if self.kind == "drift":
+        if self.kind == "hold":
             return f"hold {self.target_metric} {short_number(self.target)}"
         return "constant"
 
@@ -105,7 +105,7 @@ class TrainSpec(Frozen):
     steps: Annotated[int, Field(ge=1, le=10_000_000)]
     batch_size: Annotated[int, Field(ge=1, le=65_536)]
     optimizer: Optimizer = "adamw"
-    schedule: Schedule = "cosine"
+    lr_schedule: LRSchedule = "cosine"
     warmup: Annotated[int, Field(ge=0)] = 10
     weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.0
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)

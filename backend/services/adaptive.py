@@ -60,7 +60,7 @@ def _wanted(spec: SweepSpec, cells: Sequence[CellStats]) -> list[Configuration]:
         for cell in cells
         if METHODS[cell.method].uses_rank
         and not METHODS[cell.method].alpha_from_rule
-        and cell.schedule == spec.alpha_schedule.label
+        and cell.alpha_schedule == spec.alpha_schedule.label
     ]
     wanted = []
     for (method, lr, lr_ratio, rank), curve in groupby(sorted(searched, key=_curve_key), key=_curve_key):

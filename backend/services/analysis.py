@@ -10,11 +10,12 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from backend.services.outcomes import Reading, sweep_cells
-from backend.services.views import spec_warnings
+from backend.services.presenters import spec_warnings
 from backend.store.engines import Store
 from backend.store.sweeps import find_sweep
 from lora_alpha.analysis.cells import CellStats, constant_alpha
 from lora_alpha.analysis.collapse import COLLAPSED, collapse_scores
+from lora_alpha.analysis.equivalence import Verdict as RouteVerdict
 from lora_alpha.analysis.equivalence import compare_routes
 from lora_alpha.analysis.optimum import Optimum, Target, find_optima
 from lora_alpha.analysis.power_law import Law, LawFit, fit_laws
@@ -36,6 +37,7 @@ from lora_alpha.wire.analysis import (
     RecommendationItem,
     RivalItem,
     RuleItem,
+    Verdict,
 )
 from lora_alpha.wire.sweeps import Cell, Cells
 
@@ -94,7 +96,7 @@ def equivalence(store: Store, sweep_id: str, reading: Reading, *, margin: float)
         objective=reading.objective,
         at_step=reading.at_step,
         margin=margin,
-        verdict=verdicts[0] if len(verdicts) == 1 else "not_enough_data",
+        verdict=_overall(verdicts),
         items=[EquivalenceItem(**asdict(item)) for item in items],
         reasons=[*_equivalence_reasons(verdicts, any_items=bool(items)), *_moving(found)],
     )
@@ -170,7 +172,7 @@ def show_cell(cell: CellStats) -> Cell:
         num_failed=cell.num_failed,
         num_pending=cell.num_pending,
         forgetting=cell.forgetting,
-        schedule=cell.schedule,
+        alpha_schedule=cell.alpha_schedule,
     )
 
 
@@ -281,10 +283,17 @@ def _band(item: Law) -> Band | None:
     )
 
 
+def _overall(verdicts: Sequence[RouteVerdict]) -> Verdict:
+    """The verdict of every rank where they agree."""
+    if not verdicts:
+        return "not_enough_data"
+    return verdicts[0] if len(verdicts) == 1 else "mixed"
+
+
 def _warnings(spec: dict[str, object], reading: Reading) -> list[str]:
     warnings = spec_warnings(spec)
     train = spec.get("train")
-    decays = isinstance(train, dict) and train.get("schedule") == "cosine"
+    decays = isinstance(train, dict) and train.get("lr_schedule") == "cosine"
     if (
         reading.at_step is not None
         and decays

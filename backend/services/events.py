@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from sqlalchemy import or_, select
 
-from backend.services.views import show_sweeps
+from backend.services.presenters import show_sweeps
 from backend.store.engines import Store
 from backend.store.sweeps import FINAL
 from backend.store.tables import SweepRow

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
+from backend.services.presenters import show_run
 from backend.services.states import refresh_state
 from backend.services.steering import INGESTED
-from backend.services.views import show_run
 from backend.store.engines import Store
 from backend.store.jobs import new_id
 from backend.store.metrics import Series, append_points, decimal_values, read_metric

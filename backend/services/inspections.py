@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from backend.services.views import timestamp
+from backend.services.presenters import timestamp
 from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.jobs import enqueue

@@ -49,7 +49,7 @@ def sweep_cells(session: Session, sweep_id: str, reading: Reading) -> list[CellS
             diverged=row.diverged and not _read_before_divergence(row, losses.get(row.id), reading),
             lr_ratio=row.configuration.get("lr_ratio", 1.0),
             forgetting=row.forgetting,
-            schedule=schedule_label(row),
+            alpha_schedule=schedule_label(row),
         )
         for row in rows
     )

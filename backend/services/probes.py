@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.pages import decode_cursor, encode_cursor
-from backend.services.views import timestamp
+from backend.services.presenters import timestamp
 from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.jobs import cancel_waiting, enqueue, new_id, request_cancel

@@ -13,7 +13,7 @@ from tsdownsample import MinMaxLTTBDownsampler
 
 from backend.pages import decode_cursor, encode_cursor
 from backend.services.outcomes import schedule_label
-from backend.services.views import show_runs
+from backend.services.presenters import show_runs
 from backend.store.engines import Store
 from backend.store.metrics import Series, decimal_values, list_metrics, read_metric
 from backend.store.sweeps import find_run
@@ -39,10 +39,10 @@ SORTABLE = (
     "started",
     "finished",
 )
-AXES = ("method", "rank", "alpha", "scale", "lr", "lr_ratio", "schedule", "seed")
+AXES = ("method", "rank", "alpha", "scale", "lr", "lr_ratio", "alpha_schedule", "seed")
 GROUPINGS: dict[str, tuple[str, ...]] = {
     "run": (*AXES, "run"),
-    "cell": ("method", "rank", "alpha", "scale", "lr", "lr_ratio", "schedule"),
+    "cell": ("method", "rank", "alpha", "scale", "lr", "lr_ratio", "alpha_schedule"),
 }
 MAX_POINTS = 10_000
 
@@ -214,7 +214,7 @@ def _grouping(group_by: str) -> tuple[str, ...]:
 def _axis(row: RunRow, axis: str) -> Any:
     if axis == "run":
         return row.id
-    if axis == "schedule":
+    if axis == "alpha_schedule":
         return schedule_label(row)
     return row.configuration.get("lr_ratio", 1.0) if axis == "lr_ratio" else getattr(row, axis)
 

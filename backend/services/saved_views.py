@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from backend.services.views import timestamp
+from backend.services.presenters import timestamp
 from backend.store.engines import Store
 from backend.store.jobs import new_id
 from backend.store.tables import ViewRow

@@ -9,7 +9,7 @@ from celery import Celery
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from backend.services.views import timestamp
+from backend.services.presenters import timestamp
 from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.tables import JobRow, WorkerRow

@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from backend.services import start_adapters
+from backend.services import init_adapters
 from backend.services.packs import add_runs, enqueue_packs, fleet_of, start_over
+from backend.services.presenters import show_sweep
 from backend.services.states import refresh_state
-from backend.services.views import show_sweep
 from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.jobs import UNFINISHED, cancel_waiting, request_cancel
@@ -62,7 +62,7 @@ def extend(store: Store, settings: Settings, sweep_id: str, request: ExtendReque
             raise Conflict(f"sweep {sweep_id} is {row.state}: resume it before you extend it")
         new = _extended(SweepSpec.model_validate(row.spec), request)
         check_size(new)
-        start_adapters.check(new, settings)
+        init_adapters.check(new, settings)
         have = existing_configurations(session, sweep_id)
         missing = [run for run in expand(new) if run.configuration.model_dump_json() not in have]
         row.spec = new.model_dump(mode="json")

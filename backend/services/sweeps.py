@@ -10,11 +10,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from backend.pages import decode_cursor, encode_cursor
-from backend.services import start_adapters
+from backend.services import init_adapters
 from backend.services.adaptive import first_stage
 from backend.services.estimates import measured_seconds
 from backend.services.packs import add_runs, fleet_of
-from backend.services.views import show_sweep, show_sweeps, spec_warnings
+from backend.services.presenters import show_sweep, show_sweeps, spec_warnings
 from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.jobs import new_id
@@ -34,7 +34,7 @@ def plan(store: Store, settings: Settings, request: SweepRequest, *, now: float)
     """What a request would run and how long that takes; an invalid request lists all its problems."""
     try:
         spec = resolve(request)
-        start_adapters.check(spec, settings)
+        init_adapters.check(spec, settings)
     except InvalidSpec as error:
         return SweepPlan(
             valid=False,
@@ -72,7 +72,7 @@ def create(store: Store, settings: Settings, request: SweepRequest, *, key: str 
         Conflict: If ``key`` was used with another body.
     """
     spec = resolve(request)
-    spec = start_adapters.keep(spec, settings)
+    spec = init_adapters.keep(spec, settings)
     body_hash = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
     try:
         return _create(store, settings, spec, key=key, body_hash=body_hash, now=now)

@@ -76,7 +76,9 @@ FIELDS: dict[str, Field] = {
     "steps": Field("Steps", "Optimiser steps per run.", "number", _value("steps")),
     "batch_size": Field("Batch size", "Examples per step.", "number", _value("batch_size")),
     "optimizer": Field("Optimiser", "sgd has no momentum.", ("adamw", "sgd"), _value("optimizer")),
-    "schedule": Field("Schedule", "Of η, after the warm-up.", ("constant", "cosine"), _value("schedule")),
+    "lr_schedule": Field(
+        "Schedule", "Of η, after the warm-up.", ("constant", "cosine"), _value("lr_schedule")
+    ),
     "warmup": Field("Warm-up steps", "η rises linearly over these.", "number", _value("warmup")),
     "eval_every": Field(
         "Evaluate every", "Steps between two held-out losses.", "number", _value("eval_every")
@@ -121,7 +123,7 @@ FIELDS: dict[str, Field] = {
     ),
 }
 AXES = ("methods", "ranks", "alphas", "lrs", "seeds")
-TRAINING = ("steps", "batch_size", "optimizer", "schedule", "warmup", "eval_every")
+TRAINING = ("steps", "batch_size", "optimizer", "lr_schedule", "warmup", "eval_every")
 ADVANCED = (
     "rule_coefficient",
     "rule_exponent",

@@ -27,9 +27,9 @@ AXIS_NAMES = {
     "seed": "seed",
     "method": "",
     "lr_ratio": "η_B/η_A",
-    "schedule": "",
+    "alpha_schedule": "",
 }
-PLAIN = (("lr_ratio", 1), ("schedule", "constant"))  # what need not be said
+PLAIN = (("lr_ratio", 1), ("alpha_schedule", "constant"))  # what need not be said
 MAX_BANDS = 24  # more bands than this hide each other; more lines than this hide the best
 
 

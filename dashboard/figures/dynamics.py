@@ -226,7 +226,7 @@ def _order(curve: Curve) -> tuple[Any, ...]:
     """Plain configurations first, so that it is the special one that equals a plain one."""
     labels = curve.labels
     plain = [_sortable(labels.get(name) or "") for name in ("lr_ratio", "method", "rank", "lr", "alpha")]
-    return (labels.get("schedule", "constant") != "constant", *plain)
+    return (labels.get("alpha_schedule", "constant") != "constant", *plain)
 
 
 def _dashes(curves: Sequence[Curve], colour_by: str) -> list[str]:

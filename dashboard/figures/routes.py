@@ -240,13 +240,13 @@ def _plain(cells: Sequence[Cell]) -> list[Cell]:
         if cell.rank is not None
         and cell.alpha is not None
         and cell.lr_ratio == 1
-        and cell.schedule == "constant"
+        and cell.alpha_schedule == "constant"
     ]
 
 
 def _curve_key(curve: Curve) -> tuple[Any, ...] | None:
     labels = curve.labels
-    if labels.get("lr_ratio", 1) != 1 or labels.get("schedule", "constant") != "constant":
+    if labels.get("lr_ratio", 1) != 1 or labels.get("alpha_schedule", "constant") != "constant":
         return None
     return (labels.get("method"), labels.get("rank"), labels.get("alpha"), labels.get("lr"))
 

@@ -88,11 +88,11 @@ def loss_figure(cells: Sequence[Cell], theme: Theme, *, label: str) -> Figure:
     lines: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
         if cell.alpha is not None and cell.mean is not None:
-            lines.setdefault((cell.schedule, cell.method, cell.rank, cell.lr), []).append(cell)
+            lines.setdefault((cell.alpha_schedule, cell.method, cell.rank, cell.lr), []).append(cell)
     if not lines:
         return empty(theme, "No cell has finished yet.", height=400)
     many = len({key[1:] for key in lines}) > 1
-    styles = _styles([cell.schedule for cell in cells], theme)
+    styles = _styles([cell.alpha_schedule for cell in cells], theme)
     data = []
     for key in sorted(lines, key=lambda key: (list(styles).index(key[0]), str(key[1:]))):
         members = sorted(lines[key], key=lambda cell: cell.alpha or 0)
@@ -131,16 +131,17 @@ def scale_figure(curves: Curves, cells: Sequence[Cell], theme: Theme) -> Figure:
     lines = [curve for curve in curves.curves if any(value is not None for value in curve.value)]
     if not lines:
         return empty(theme, "No scale logged yet.", height=360)
-    styles = _styles([cell.schedule for cell in cells], theme)
+    styles = _styles([cell.alpha_schedule for cell in cells], theme)
     data = [
         {
             "type": "scatter",
             "mode": "lines",
-            "name": f"{curve.labels.get('schedule')}, α {number(_float(curve.labels.get('alpha')))}",
+            "name": f"{curve.labels.get('alpha_schedule')}, α {number(_float(curve.labels.get('alpha')))}",
             "x": curve.step,
             "y": curve.value,
-            "hovertemplate": f"{curve.labels.get('schedule')}<br>step %{{x}}: s = %{{y:.4g}}<extra></extra>",
-            **styles[str(curve.labels.get("schedule"))],
+            "hovertemplate": f"{curve.labels.get('alpha_schedule')}<br>"
+            "step %{x}: s = %{y:.4g}<extra></extra>",
+            **styles[str(curve.labels.get("alpha_schedule"))],
         }
         for curve in lines
     ]
@@ -205,4 +206,4 @@ def _intervals(pairs: Sequence[tuple[str, ScheduleItem]]) -> dict[str, Any]:
 
 
 def _name(item: ScheduleItem, *, many: bool) -> str:
-    return item.schedule + (f", r {item.rank}, η {number(item.lr)}" if many else "")
+    return item.alpha_schedule + (f", r {item.rank}, η {number(item.lr)}" if many else "")

@@ -93,11 +93,11 @@ def _scales(client: Client, sweep_id: str, cells: Sequence[Cell]) -> Curves:
     best: dict[tuple[Any, ...], Cell] = {}
     for cell in cells:
         if cell.mean is not None and not cell.num_diverged:
-            key = (cell.schedule, cell.method, cell.rank, cell.lr)
+            key = (cell.alpha_schedule, cell.method, cell.rank, cell.lr)
             if key not in best or cell.mean < (best[key].mean or 0.0):
                 best[key] = cell
-    wanted = {(c.schedule, c.method, c.rank, c.alpha, c.lr) for c in best.values()}
-    names = ("schedule", "method", "rank", "alpha", "lr")
+    wanted = {(c.alpha_schedule, c.method, c.rank, c.alpha, c.lr) for c in best.values()}
+    names = ("alpha_schedule", "method", "rank", "alpha", "lr")
     kept = [curve for curve in curves.curves if tuple(curve.labels.get(name) for name in names) in wanted]
     return Curves(metric="scale", metrics=curves.metrics, curves=kept, last_step=curves.last_step)
 
@@ -116,7 +116,7 @@ def _verdict(schedules: Schedules) -> Component:
 def _table(items: Sequence[ScheduleItem]) -> Component:
     rows = [_row(item) for item in items]
     headings = [
-        "schedule",
+        "alpha_schedule",
         "r",
         "η",
         "best α",
@@ -136,7 +136,7 @@ def _table(items: Sequence[ScheduleItem]) -> Component:
 def _row(item: ScheduleItem) -> list[Any]:
     interval = "–" if item.low is None or item.high is None else f"{item.low:+.1%} to {item.high:+.1%}"
     return [
-        item.schedule,
+        item.alpha_schedule,
         str(item.rank),
         number(item.lr),
         number(item.best_alpha),

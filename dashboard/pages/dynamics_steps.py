@@ -28,7 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "alphas": [],
     "lrs": [],
 }
-COLOURS = ["alpha", "lr", "rank", "scale", "method", "lr_ratio", "schedule", "seed"]
+COLOURS = ["alpha", "lr", "rank", "scale", "method", "lr_ratio", "alpha_schedule", "seed"]
 EXTRA = ["train_loss", "eval_loss", "grad_norm", "scale"]
 MAX_CURVES = 300
 

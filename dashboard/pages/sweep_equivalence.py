@@ -24,12 +24,16 @@ VERDICTS = {
     "equivalent": ("teal", "Equivalent: raising α did what raising η does, within the margin."),
     "alpha_better": ("blue", "α better: raising α reached a lower loss than raising η."),
     "lr_better": ("orange", "η better: raising η reached a lower loss than raising α. The claim fails here."),
+    "undecided": ("gray", "Undecided: the interval is too wide."),
+    "mixed": ("gray", "Ranks disagree."),
     "not_enough_data": ("gray", "Not enough data to decide."),
 }
 SHORT = {
     "equivalent": "equivalent",
     "alpha_better": "α better",
     "lr_better": "η better",
+    "undecided": "undecided",
+    "mixed": "ranks disagree",
     "not_enough_data": "not enough data",
 }
 

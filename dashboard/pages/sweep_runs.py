@@ -174,7 +174,7 @@ def _facts(run: Run) -> Component:
         ["method", f"{run.method}, seed {run.seed}"],
         ["rank, α, s", f"{run.rank or '–'}, {number(run.alpha)}, {number(run.scale)}"],
         ["η", number(run.lr) + ("" if run.lr_ratio == 1 else f", B's × {number(run.lr_ratio)}")],
-        ["α over time", run.schedule],
+        ["α over time", run.alpha_schedule],
         ["final loss", "diverged" if run.diverged else ended],
         ["best loss", best],
         ["forgetting", number(run.forgetting)],

@@ -37,7 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "objective": "final",
     "at_step": "",
 }
-COLOURS = ["rank", "alpha", "scale", "lr", "method", "schedule", "seed"]
+COLOURS = ["rank", "alpha", "scale", "lr", "method", "alpha_schedule", "seed"]
 POINTS = 300
 MAX_CURVES = 400
 
@@ -217,7 +217,7 @@ def _map(connect: Connect, sweep_id: str, view: Mapping[str, Any], theme_name: s
     middle = spec["ranks"][len(spec["ranks"]) // 2]
     rank = int(view["map_rank"] or middle)
     # The map is about constant α, unless there is none: cells of other schedules would lie on the same tiles.
-    constant = [cell for cell in cells.cells if cell.schedule == "constant"]
+    constant = [cell for cell in cells.cells if cell.alpha_schedule == "constant"]
     of_method = [cell for cell in constant or cells.cells if cell.method == method]
     tiles = [cell for cell in of_method if vertical == "rank" or cell.rank == rank]
     if vertical == "rank" and len(spec["lrs"]) > 1:

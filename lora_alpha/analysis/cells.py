@@ -30,7 +30,7 @@ class RunOutcome:
         diverged: The run became non-finite or left every sensible range.
         lr_ratio: lr_B / lr_A.
         forgetting: Loss on the source task, if the workload has one.
-        schedule: How α moved during training, ``CONSTANT`` where it did not.
+        alpha_schedule: How α moved during training, ``CONSTANT`` where it did not.
     """
 
     method: str
@@ -44,7 +44,7 @@ class RunOutcome:
     diverged: bool = False
     lr_ratio: float = 1.0
     forgetting: float | None = None
-    schedule: str = CONSTANT
+    alpha_schedule: str = CONSTANT
 
 
 CellKey = tuple[str, int | None, float | None, float, float, str]
@@ -73,7 +73,7 @@ class CellStats:
     num_failed: int
     num_pending: int
     forgetting: float | None
-    schedule: str = CONSTANT
+    alpha_schedule: str = CONSTANT
 
     @property
     def n(self) -> int:
@@ -99,7 +99,7 @@ def make_cells(outcomes: Iterable[RunOutcome]) -> list[CellStats]:
     """
     groups: dict[CellKey, list[RunOutcome]] = {}
     for run in outcomes:
-        key = (run.method, run.rank, run.alpha, run.lr, run.lr_ratio, run.schedule)
+        key = (run.method, run.rank, run.alpha, run.lr, run.lr_ratio, run.alpha_schedule)
         groups.setdefault(key, []).append(run)
     pooled = _pooled_variance(groups)
     cells = [_cell(members, *pooled[key[0], key[1]]) for key, members in groups.items()]
@@ -108,7 +108,7 @@ def make_cells(outcomes: Iterable[RunOutcome]) -> list[CellStats]:
 
 def constant_alpha(cells: Sequence[CellStats]) -> list[CellStats]:
     """The cells whose α did not move: what a law of α is about."""
-    return [cell for cell in cells if cell.schedule == CONSTANT]
+    return [cell for cell in cells if cell.alpha_schedule == CONSTANT]
 
 
 def best_cell(cells: Iterable[CellStats]) -> CellStats | None:
@@ -118,7 +118,7 @@ def best_cell(cells: Iterable[CellStats]) -> CellStats | None:
 
 
 def _position(cell: CellStats) -> tuple[str, float, float, str, int, float]:
-    return cell.method, cell.lr, cell.lr_ratio, cell.schedule, cell.rank or 0, cell.alpha or 0.0
+    return cell.method, cell.lr, cell.lr_ratio, cell.alpha_schedule, cell.rank or 0, cell.alpha or 0.0
 
 
 def _pooled_variance(
@@ -160,7 +160,7 @@ def _cell(members: Sequence[RunOutcome], variance: float, freedom: int) -> CellS
         num_failed=sum(run.status == "failed" for run in members),
         num_pending=sum(run.status == "pending" for run in members),
         forgetting=float(np.mean(kept)) if kept else None,
-        schedule=first.schedule,
+        alpha_schedule=first.alpha_schedule,
     )
 
 

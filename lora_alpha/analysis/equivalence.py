@@ -12,7 +12,7 @@ from scipy import stats
 
 from lora_alpha.analysis.cells import CellStats, best_cell
 
-Verdict = Literal["equivalent", "alpha_better", "lr_better", "not_enough_data"]
+Verdict = Literal["equivalent", "alpha_better", "lr_better", "undecided", "not_enough_data"]
 MARGIN = 0.02
 
 
@@ -48,7 +48,7 @@ class Equivalence:
 def compare_routes(cells: Sequence[CellStats], *, margin: float = MARGIN) -> list[Equivalence]:
     """One comparison for each method and rank that has a grid of α and η.
 
-    The base point is the smallest α and the smallest η: the timid corner from which both routes start. Each
+    The base point is the smallest α and the smallest η, from which both routes start. Each
     route takes its best cell by the mean over seeds, then the seeds are compared pairwise.
 
     Source: Schuirmann 1987 for the two one-sided tests.
@@ -112,7 +112,7 @@ def _verdict(relative: np.ndarray, margin: float) -> tuple[float, float, float, 
         return mean, low, high, "equivalent"
     if high < 0:
         return mean, low, high, "alpha_better"
-    return mean, low, high, "lr_better" if low > 0 else "not_enough_data"
+    return mean, low, high, "lr_better" if low > 0 else "undecided"
 
 
 def _edges(alpha: bool, lr: bool) -> str:
@@ -129,5 +129,5 @@ def _sentence(verdict: Verdict, mean: float, low: float, high: float, margin: fl
         "equivalent": f"the α route's loss differs by {interval}: within ±{margin:.0%}",
         "alpha_better": f"the α route's loss is lower: {interval}",
         "lr_better": f"the α route's loss is higher: {interval}",
-        "not_enough_data": f"{interval}: neither within ±{margin:.0%} nor clear of 0; add seeds",
+        "undecided": f"{interval}: neither within ±{margin:.0%} nor clear of 0; add seeds",
     }[verdict]

@@ -31,7 +31,7 @@ class ScheduleComparison:
     rank: int
     lr: float
     lr_ratio: float
-    schedule: str
+    alpha_schedule: str
     best_alpha: float | None
     loss: float | None
     constant_alpha: float | None
@@ -53,7 +53,7 @@ def compare_schedules(cells: Sequence[CellStats], *, margin: float = MARGIN) -> 
     is at 1 - 0.05/m (Bonferroni).
 
     >>> from lora_alpha.analysis.cells import RunOutcome, make_cells
-    >>> runs = [RunOutcome("lora", 4, 8.0, 2.0, 1e-3, seed, "finished", loss + 0.01 * seed, schedule=name)
+    >>> runs = [RunOutcome("lora", 4, 8.0, 2.0, 1e-3, seed, "finished", loss + seed / 99, alpha_schedule=name)
     ...         for name, loss in (("constant", 1.0), ("ramp", 0.5)) for seed in range(3)]
     >>> compare_schedules(make_cells(runs))[0].verdict
     'better'
@@ -62,7 +62,7 @@ def compare_schedules(cells: Sequence[CellStats], *, margin: float = MARGIN) -> 
     for cell in cells:
         if cell.rank is not None and cell.alpha is not None:
             key = (cell.method, cell.rank, cell.lr, cell.lr_ratio)
-            groups.setdefault(key, {}).setdefault(cell.schedule, []).append(cell)
+            groups.setdefault(key, {}).setdefault(cell.alpha_schedule, []).append(cell)
     found = []
     for _, by_schedule in sorted(groups.items()):
         moving = [name for name in by_schedule if name != CONSTANT]
@@ -84,7 +84,7 @@ def schedules_verdict(items: Sequence[ScheduleComparison]) -> str:
         best = min(better, key=lambda item: item.difference or 0.0)
         return (
             f"Yes: {len(better)} of {len(judged)} comparisons beat the best constant α, the best by "
-            f"{-(best.difference or 0):.1%} ({best.schedule}, rank {best.rank})."
+            f"{-(best.difference or 0):.1%} ({best.alpha_schedule}, rank {best.rank})."
         )
     worse = sum(item.verdict == "worse" for item in judged)
     same = sum(item.verdict == "equivalent" for item in judged)
@@ -121,7 +121,7 @@ def _compare(
         rank=first.rank,
         lr=first.lr,
         lr_ratio=first.lr_ratio,
-        schedule=first.schedule,
+        alpha_schedule=first.alpha_schedule,
         best_alpha=best.alpha if best else None,
         loss=best.mean if best else None,
         constant_alpha=reference.alpha if reference else None,

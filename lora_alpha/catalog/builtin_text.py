@@ -139,7 +139,7 @@ MOD_RL = WorkloadInfo(
         seeds=[0, 1, 2, 3, 4],
         steps=100,
         batch_size=8,
-        schedule="constant",
+        lr_schedule="constant",
         eval_every=25,
     ),
     seconds_per_step=1.6e-3,

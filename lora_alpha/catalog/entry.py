@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from lora_alpha.spec import DType, Frozen, Optimizer, Schedule
+from lora_alpha.spec import DType, Frozen, LRSchedule, Optimizer
 
 Family = Literal["sft", "reasoning-sft", "reasoning-rl", "multimodal", "classification", "synthetic"]
 
@@ -24,7 +24,7 @@ class SweepDefaults(Frozen):
     steps: int
     batch_size: int
     optimizer: Optimizer = "adamw"
-    schedule: Schedule = "cosine"
+    lr_schedule: LRSchedule = "cosine"
     warmup: int = 10
     eval_every: int = 25
     checkpoint_steps: int = 100

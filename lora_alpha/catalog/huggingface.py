@@ -180,7 +180,7 @@ HF_RL = replace(
         alphas=powers_of_two(3, 10),
         steps=100,
         batch_size=4,
-        schedule="constant",
+        lr_schedule="constant",
         eval_every=25,
     ),
     seconds_per_step=10.0,

@@ -81,7 +81,7 @@ SCHEDULES = (
     AlphaSchedule(kind="ramp", start=0.1, ramp_steps=300),
     AlphaSchedule(kind="ramp", start=8.0, ramp_steps=100),
     # where the best constant α ends up
-    AlphaSchedule(kind="drift", target_metric="update_norm", target=7.0),
+    AlphaSchedule(kind="hold", target_metric="update_norm", target=7.0),
 )
 
 
@@ -123,7 +123,7 @@ PRESETS: dict[str, Preset] = {
             workload_options={"width": 128, "shift_rank": "full"},
             steps=300,
             batch_size=64,
-            schedule="constant",
+            lr_schedule="constant",
             warmup=0,
             dynamics_every=10,
             cells=list(_alpha_against_lr()),
@@ -133,8 +133,8 @@ PRESETS: dict[str, Preset] = {
             title="One grid over α and η",
             question="Is α a second learning rate?",
             expect=(
-                "For the final loss it is worse here: from the timid corner the best of the α route ends at "
-                "0.57, that of the η route at 0.31 with the largest η of the grid. On charlm such a "
+                "For the final loss it is worse here: from the smallest α and η the best of the α route ends "
+                "at 0.57, that of the η route at 0.31 with the largest η of the grid. On charlm such a "
                 "grid says equivalent: the two routes differ by 0.5 %."
             ),
             page="equivalence",
@@ -257,7 +257,7 @@ PRESETS: dict[str, Preset] = {
             seeds=[0],
             steps=100,
             batch_size=64,
-            schedule="constant",
+            lr_schedule="constant",
             warmup=0,
             optimizer="sgd",
             probes=ProbePlan(at=["init"], kinds=["extremes"], spaces=["lora"]),

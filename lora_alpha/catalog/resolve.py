@@ -96,7 +96,7 @@ def _train(request: SweepRequest, info: WorkloadInfo) -> TrainSpec:
         steps=steps,
         batch_size=chosen("batch_size"),
         optimizer=chosen("optimizer"),
-        schedule=chosen("schedule"),
+        lr_schedule=chosen("lr_schedule"),
         warmup=min(chosen("warmup"), steps),
         weight_decay=request.weight_decay,
         betas=request.betas,
@@ -178,11 +178,11 @@ def _schedule_problems(request: SweepRequest, info: WorkloadInfo) -> list[FieldP
     ]
     problems = []
     for field, schedule in schedules:
-        if schedule.kind != "drift":
+        if schedule.kind != "hold":
             continue
         if not watched:
             message = (
-                "got kind 'drift' with dynamics_every 0: α is controlled at the steps at which signal and "
+                "got kind 'hold' with dynamics_every 0: α is controlled at the steps at which signal and "
                 "drift are recorded; set dynamics_every to 1 or more"
             )
             problems.append(FieldProblem(f"{field}.kind", message))

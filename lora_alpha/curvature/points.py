@@ -11,8 +11,8 @@ from torch import Tensor
 from lora_alpha.curvature.coordinates import LayerFactors
 from lora_alpha.errors import ProbeError
 from lora_alpha.methods import METHODS
+from lora_alpha.models.init_adapter import start_from
 from lora_alpha.models.packed import inject, linear_weight
-from lora_alpha.models.starting_point import start_from
 from lora_alpha.spec import Configuration, ProbeSpace
 from lora_alpha.workloads.base import Workload
 
@@ -25,17 +25,17 @@ def tensors_at_start(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    start: LayerTensors | None = None,
+    init_adapter: LayerTensors | None = None,
 ) -> dict[str, dict[str, Tensor]]:
     """The untrained adapter that the engine gives ``configuration``: layer → tensors as it exports them.
 
-    ``start`` is the adapter that its sweep starts from, if it names one.
+    ``init_adapter`` is the adapter that its sweep starts from, if it names one.
     """
     model = workload.build_model(device=device, dtype=dtype)
     patterns: dict[str, Any] = getattr(workload, "patterns", dict)()
     adapters = inject(model, workload.targets(model), [configuration], **patterns)
-    if start is not None:
-        start_from(adapters, start)
+    if init_adapter is not None:
+        start_from(adapters, init_adapter)
     return adapters.export()[0]
 
 

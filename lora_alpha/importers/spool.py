@@ -1,4 +1,4 @@
-"""The ``.jsonl`` file in which a training run kept what it could not send: registration first, then points."""
+"""The ``.jsonl`` file of what a training run could not send: its registration first, then its points."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lora_alpha.models.init_adapter import start_from
 from lora_alpha.models.packed import PackedAdapters, inject
-from lora_alpha.models.starting_point import start_from
 from lora_alpha.spec import Configuration, TrainSpec
 from lora_alpha.training.dynamics_recorder import DynamicsRecorder
 from lora_alpha.training.optimizers import make_optimizer
@@ -55,7 +55,7 @@ def train_pack(
     *,
     device: torch.device | str = "cpu",
     resume: dict[str, Any] | None = None,
-    start: Mapping[str, Mapping[str, Tensor]] | None = None,
+    init_adapter: Mapping[str, Mapping[str, Tensor]] | None = None,
     wants_checkpoint: Callable[[], bool] = lambda: False,
 ) -> Iterator[TrainingEvent]:
     """Train every configuration over one frozen base.
@@ -65,7 +65,7 @@ def train_pack(
         train: What the configurations share.
         configurations: N configurations; all events use this order.
         device: Where to train.
-        start: Adapter that every configuration starts from (see ``models/starting_point.py``); None: B = 0.
+        init_adapter: Adapter that every configuration starts from (``models/init_adapter.py``); None: B = 0.
         resume: The ``state`` of a ``CheckpointDue`` of the same pack; curves continue bitwise.
         wants_checkpoint: Asked after every step; True brings a ``CheckpointDue`` at once (pause, drain).
 
@@ -73,7 +73,7 @@ def train_pack(
         ``StepsDone`` blocks, ``AdaptersKept`` after each of ``train.adapter_steps``, ``CheckpointDue`` every
         ``train.checkpoint_steps`` (both after the blocks up to that step), and ``PackFinished`` once.
     """
-    session = _Session(workload, train, configurations, torch.device(device), resume, start)
+    session = _Session(workload, train, configurations, torch.device(device), resume, init_adapter)
     yield from session.run(wants_checkpoint)
 
 
@@ -93,7 +93,7 @@ class _Session:
         configurations: Sequence[Configuration],
         device: torch.device,
         resume: dict[str, Any] | None,
-        start: Mapping[str, Mapping[str, Tensor]] | None,
+        init_adapter: Mapping[str, Mapping[str, Tensor]] | None,
     ) -> None:
         self.workload = workload
         self.train = train
@@ -107,8 +107,8 @@ class _Session:
             dropout=train.lora_dropout,
             **patterns,
         )
-        if start is not None:
-            start_from(self.adapters, start)
+        if init_adapter is not None:
+            start_from(self.adapters, init_adapter)
         self.model.to(device)
         self.recorder = DynamicsRecorder(self.adapters) if train.dynamics_every else None
         self._dynamics: list[dict[str, Tensor]] = []
@@ -190,7 +190,7 @@ class _Session:
         self.optimizer.step(
             lr_factor(
                 self.step,
-                schedule=self.train.schedule,
+                schedule=self.train.lr_schedule,
                 steps=self.train.steps,
                 warmup=self.train.warmup,
             )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lora_alpha.spec import AlphaSchedule, Schedule
+from lora_alpha.spec import AlphaSchedule, LRSchedule
 
 # A controlled factor stays within this range: beyond it the target is out of α's reach, and α would run away.
 FACTOR_LOW, FACTOR_HIGH = 1 / 16, 16.0
@@ -16,7 +16,7 @@ GAIN = 0.5
 MAX_CHANGE = 2.0  # of the factor at one watched step; the weight jumps with it
 
 
-def lr_factor(step: int, *, schedule: Schedule, steps: int, warmup: int) -> float:
+def lr_factor(step: int, *, schedule: LRSchedule, steps: int, warmup: int) -> float:
     """The factor on the learning rate of optimiser step ``step`` (0-based).
 
     Linear from 1/warmup to 1 over the first ``warmup`` steps, then 1 (constant) or
@@ -75,19 +75,19 @@ class AlphaFactors:
         self._schedules = tuple(schedules)
         self._held = [1.0] * len(self._schedules)
         self.moves = any(schedule.kind != "constant" for schedule in self._schedules)
-        self.watched = tuple(sorted({s.target_metric for s in self._schedules if s.kind == "drift"}))
+        self.watched = tuple(sorted({s.target_metric for s in self._schedules if s.kind == "hold"}))
 
     def at(self, step: int) -> list[float]:
         """The factors of optimiser step ``step`` (0-based)."""
         return [
-            held if schedule.kind == "drift" else alpha_factor(step, schedule)
+            held if schedule.kind == "hold" else alpha_factor(step, schedule)
             for schedule, held in zip(self._schedules, self._held, strict=True)
         ]
 
     def observe(self, measured: Mapping[str, Sequence[float]]) -> None:
         """What a watched step did: each of ``watched`` by name, one value a configuration."""
         for place, schedule in enumerate(self._schedules):
-            if schedule.kind == "drift":
+            if schedule.kind == "hold":
                 self._held[place] = controlled_factor(
                     self._held[place],
                     measured=measured[schedule.target_metric][place],

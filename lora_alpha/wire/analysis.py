@@ -12,7 +12,7 @@ from lora_alpha.wire.sweeps import Cell
 
 Target = Literal["alpha", "lr"]
 Censored = Literal["", "low_edge", "high_edge", "cliff"]
-Verdict = Literal["equivalent", "alpha_better", "lr_better", "not_enough_data"]
+Verdict = Literal["equivalent", "alpha_better", "lr_better", "undecided", "mixed", "not_enough_data"]
 Basis = Literal["measured", "interpolated", "extrapolated"]
 
 

@@ -20,7 +20,7 @@ class ScheduleItem(Wire):
     rank: int
     lr: float
     lr_ratio: float
-    schedule: str
+    alpha_schedule: str
     best_alpha: float | None
     loss: float | None
     constant_alpha: float | None

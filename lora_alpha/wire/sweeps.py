@@ -115,7 +115,7 @@ class ExtendRequest(Wire):
 class Run(Wire):
     """One run with its summary scalars.
 
-    ``schedule`` says how α moved while it trained; where it did, ``scale`` is the final one.
+    ``alpha_schedule`` says how α moved while it trained; where it did, ``scale`` is the final one.
     """
 
     id: str
@@ -144,7 +144,7 @@ class Run(Wire):
     tags: list[str] = []
     error: str | None = None
     attempt: int = 0
-    schedule: str = "constant"
+    alpha_schedule: str = "constant"
 
 
 T = TypeVar("T")
@@ -200,7 +200,7 @@ class Cell(Wire):
     num_failed: int
     num_pending: int = 0
     forgetting: float | None = None
-    schedule: str = "constant"
+    alpha_schedule: str = "constant"
 
 
 class Cells(Wire):

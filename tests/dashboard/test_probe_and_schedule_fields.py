@@ -16,8 +16,8 @@ from lora_alpha.spec import AlphaSchedule
         ("constant", AlphaSchedule()),
         ("ramp 0.1 in 100", AlphaSchedule(kind="ramp", start=0.1, ramp_steps=100)),
         ("ramp 8→1 in 30", AlphaSchedule(kind="ramp", start=8, ramp_steps=30)),
-        ("hold update_norm 7", AlphaSchedule(kind="drift", target_metric="update_norm", target=7)),
-        ("hold drift_ratio 1e-2", AlphaSchedule(kind="drift", target_metric="drift_ratio", target=0.01)),
+        ("hold update_norm 7", AlphaSchedule(kind="hold", target_metric="update_norm", target=7)),
+        ("hold drift_ratio 1e-2", AlphaSchedule(kind="hold", target_metric="drift_ratio", target=0.01)),
     ],
 )
 def test_a_typed_schedule_is_the_one_of_the_request_and_shows_again(text, schedule):

@@ -17,7 +17,7 @@ from conftest import Stack  # noqa: E402
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 RAMP = {"kind": "ramp", "start": 0.1, "ramp_steps": 20}
-HOLD = {"kind": "drift", "target_metric": "update_norm", "target": 1.0}
+HOLD = {"kind": "hold", "target_metric": "update_norm", "target": 1.0}
 CELLS = [
     {"alpha": 8, "lr": 1e-3},
     {"alpha": 32, "lr": 1e-3},
@@ -110,9 +110,9 @@ def test_the_page_says_whether_a_schedule_beats_constant_alpha(page, stack, swee
     with stack.client() as client:
         answer = client.schedules(sweep)
         runs = client.all_runs(sweep)
-    assert {item.schedule for item in answer.items} == {"ramp 0.1→1 in 20", "hold update_norm 1"}
+    assert {item.alpha_schedule for item in answer.items} == {"ramp 0.1→1 in 20", "hold update_norm 1"}
     # α stands for the scale that a ramp ends at; where the norm is held the run shows the final one.
-    assert all((run.scale == run.alpha / 2) == (run.schedule[:4] != "hold") for run in runs)
+    assert all((run.scale == run.alpha / 2) == (run.alpha_schedule[:4] != "hold") for run in runs)
     word = answer.verdict.partition(":")[0]
     page.get_by_text(f"Does any schedule beat the best constant α? {word}.").wait_for()
     for name in ("dynamics-schedules", "dynamics-schedules-loss", "dynamics-schedules-scale"):

@@ -22,8 +22,8 @@ from lora_alpha.training.engine import train_pack
 from lora_alpha.training.records import AdaptersKept, CheckpointDue, PackFinished, RunResult, StepsDone
 from lora_alpha.workloads.base import Workload
 from workers.context import JobContext
+from workers.handlers.init_adapter import read_init_adapter
 from workers.handlers.pretrain import load_prepared
-from workers.handlers.start import read_start
 
 
 def run_pack(context: JobContext) -> None:
@@ -40,7 +40,7 @@ def run_pack(context: JobContext) -> None:
         train,
         configurations,
         device=torch.device(context.device),
-        start=read_start(train.init_adapter, settings=context.settings),
+        init_adapter=read_init_adapter(train.init_adapter, settings=context.settings),
         resume=_resume(context),
         wants_checkpoint=context.wants_checkpoint,
     )

@@ -24,8 +24,8 @@ from lora_alpha.curvature.records import ProbeEstimate, ProbeProgress, ProbeResu
 from lora_alpha.errors import ProbeError
 from lora_alpha.spec import Configuration, ProbeSettings, ProbeSpec, TrainSpec
 from workers.context import JobContext
+from workers.handlers.init_adapter import read_init_adapter
 from workers.handlers.pretrain import load_prepared
-from workers.handlers.start import read_start
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -51,8 +51,10 @@ def run_probe_job(context: JobContext) -> None:
     workload = load_prepared(context, point.workload, point.workload_options)
     device, dtype = torch.device(context.device), DTYPES[spec.dtype]
     if point.adapter is None:
-        start = read_start(point.init_adapter, settings=context.settings)
-        tensors = tensors_at_start(workload, point.configuration, device=device, dtype=dtype, start=start)
+        given = read_init_adapter(point.init_adapter, settings=context.settings)
+        tensors = tensors_at_start(
+            workload, point.configuration, device=device, dtype=dtype, init_adapter=given
+        )
     else:
         tensors = _read_adapter(point.adapter)
     model = workload.build_model(device=device, dtype=dtype)

@@ -53,10 +53,10 @@ class CausalLMWorkload(FineTuningWorkload[Corpus]):
         base on the held-out prompts.
         """
         score = partial(score_examples, model, num_configs=num_configs, most=self.positions)
-        scores = score(self.held_out, with_drift=self._source is None)
+        scores = score(self.held_out, with_divergence=self._source is None)
         if self._source is None:
-            return {"eval_loss": scores["loss"], "forgetting_loss": scores["drift"]}
-        source = score(self._source, with_drift=False)
+            return {"eval_loss": scores["loss"], "forgetting_loss": scores["divergence_from_base"]}
+        source = score(self._source, with_divergence=False)
         return {"eval_loss": scores["loss"], "forgetting_loss": source["loss"]}
 
     def findings(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Held-out loss and drift from the frozen base, in pieces that fit the memory.
+"""Held-out loss and divergence from the frozen base, in pieces that fit the memory.
 
 Shapes: N configurations, R rows of a piece, T tokens, K chosen tokens of a piece, V vocabulary.
 """
@@ -37,39 +37,39 @@ def adapters_disabled(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def score_examples(
-    model: Any, examples: TokenSet, *, num_configs: int, with_drift: bool, most: int | None = None
+    model: Any, examples: TokenSet, *, num_configs: int, with_divergence: bool, most: int | None = None
 ) -> dict[str, Tensor]:
-    """Mean loss over all learnt tokens of ``examples``, and drift, for every configuration.
+    """Mean loss over all learnt tokens of ``examples``, and divergence from the base, by configuration.
 
     Rows are at most ``most`` wide, the positions that the model has.
 
     Returns:
-        ``loss`` (N,), nats per learnt token. With ``with_drift`` also ``drift`` (N,): the mean KL divergence
-        KL(frozen base ‖ adapted model) of next-token distributions, nats per token, over the tokens of the
-        prompts, which training does not teach; over all tokens where there are no prompts.
+        ``loss`` (N,), nats per learnt token. With ``with_divergence`` also ``divergence_from_base`` (N,): the
+        mean KL(frozen base ‖ adapted model) of next-token distributions, nats per token, over the tokens of
+        the prompts, which training does not teach; over all tokens where there are no prompts.
     """
     device = next(model.parameters()).device
-    sums = {name: torch.zeros(num_configs, dtype=torch.float64, device=device) for name in ("loss", "drift")}
+    names = ("loss", "divergence_from_base") if with_divergence else ("loss",)
+    sums = {name: torch.zeros(num_configs, dtype=torch.float64, device=device) for name in names}
     counts = dict.fromkeys(sums, 0)
     has_prompts = bool((examples.prompt_lengths > 1).any())
     for piece in pieces(examples, num_configs=num_configs, device=device, most=most):
         learnt_RT = piece["learnt"]
         given_RT = (piece["real"] & ~learnt_RT) if has_prompts else piece["real"].clone()
         given_RT[:, 0] = False
-        chosen_RT = learnt_RT | given_RT if with_drift else learnt_RT
+        chosen_RT = learnt_RT | given_RT if with_divergence else learnt_RT
         states_NK, head = _states(model, piece, chosen_RT, num_configs=num_configs)
         is_learnt_K, labels_K = learnt_RT[chosen_RT], piece["tokens"][chosen_RT]
         learnt = states_NK[:, is_learnt_K]
         losses = losses_of(learnt.flatten(0, 1), labels_K[is_learnt_K].repeat(num_configs), head)
         sums["loss"] += losses.view(num_configs, -1).double().sum(1)
         counts["loss"] += int(is_learnt_K.sum())
-        if with_drift:
+        if with_divergence:
             is_given_K = given_RT[chosen_RT]
             with adapters_disabled(model):
                 base_K, _ = states_at(model, piece, given_RT)
-            sums["drift"] += _divergence(base_K, states_NK[:, is_given_K], head)
-            counts["drift"] += int(is_given_K.sum())
-    names = ("loss", "drift") if with_drift else ("loss",)
+            sums["divergence_from_base"] += _divergence(base_K, states_NK[:, is_given_K], head)
+            counts["divergence_from_base"] += int(is_given_K.sum())
     return {name: sums[name] / max(1, counts[name]) for name in names}
 
 

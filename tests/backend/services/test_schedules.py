@@ -20,7 +20,7 @@ from lora_alpha.wire.sweeps import Sweep
 
 NOW = 1_800_000_000.0
 RAMP = AlphaSchedule(kind="ramp", start=0.1, ramp_steps=50)
-HOLD = AlphaSchedule(kind="drift", target_metric="update_norm", target=2.0)
+HOLD = AlphaSchedule(kind="hold", target_metric="update_norm", target=2.0)
 ALPHAS = (64.0, 128.0, 256.0, 512.0)
 
 
@@ -40,7 +40,7 @@ def sweep(store: Store, settings: Settings) -> Sweep:
 def loss(configuration: Configuration) -> float:
     """The ramp costs 30 %, holding gains 10 %; the best α differs."""
     kind = configuration.alpha_schedule.kind
-    best, factor = {"constant": (128.0, 1.0), "ramp": (256.0, 1.3), "drift": (64.0, 0.9)}[kind]
+    best, factor = {"constant": (128.0, 1.0), "ramp": (256.0, 1.3), "hold": (64.0, 0.9)}[kind]
     assert configuration.alpha is not None
     return factor * (1 + 0.2 * abs(configuration.alpha - best) / best) + 0.001 * configuration.seed
 
@@ -52,7 +52,7 @@ def test_the_answer_can_be_yes_and_no(store: Store, sweep: Sweep, worker: Any, c
     answer = client.schedules(sweep.id)
     assert answer.num_pending == 0
     assert len(answer.items) == 4
-    by_name = {(item.rank, item.schedule): item for item in answer.items}
+    by_name = {(item.rank, item.alpha_schedule): item for item in answer.items}
     hold, ramp = by_name[2, HOLD.label], by_name[2, RAMP.label]
     assert (hold.verdict, hold.best_alpha, hold.constant_alpha) == ("better", 64.0, 128.0)
     assert hold.difference == pytest.approx(-0.1 / 0.95, rel=0.01)
@@ -69,7 +69,7 @@ def test_a_law_of_alpha_is_about_constant_alpha(store: Store, sweep: Sweep, work
     assert any("48 runs" in text for text in analysis.collapse(store, sweep.id, Reading()).reasons)
     assert analysis.recommend(store, sweep.id, rank=4, lr=None).num_supporting_runs <= 24
     cells = analysis.cells(store, sweep.id, Reading()).cells
-    assert [cell.schedule for cell in cells] == [
+    assert [cell.alpha_schedule for cell in cells] == [
         n for n in ("constant", HOLD.label, RAMP.label) for _ in range(8)
     ]
     assert all(cell.n == 3 for cell in cells)
@@ -93,14 +93,14 @@ def test_the_final_scale_is_what_a_scheduled_run_shows_and_exports(
 ) -> None:
     worker.work(loss)
     shown = runs.listing(store, filters={"sweep": [sweep.id]}, sort="position", cursor=None, limit=100).items
-    held = next(run for run in shown if run.schedule == HOLD.label)
+    held = next(run for run in shown if run.alpha_schedule == HOLD.label)
     assert held.scale == held.alpha / held.rank
     with store.write() as session:
         session.execute(update(RunRow).where(RunRow.id == held.id).values(summary={"scale": 3.25}))
     assert runs.read(store, held.id).scale == 3.25
     text = b"".join(csv_blocks(store, "runs", [sweep.id])).decode()
     row = next(row for row in csv.DictReader(text.splitlines()) if row["run_id"] == held.id)
-    assert (row["scale"], row["schedule"]) == ("3.25", "hold update_norm 2")
+    assert (row["scale"], row["alpha_schedule"]) == ("3.25", "hold update_norm 2")
 
 
 def test_curves_of_different_schedules_are_different_lines(store: Store, sweep: Sweep, worker: Any) -> None:
@@ -113,7 +113,7 @@ def test_curves_of_different_schedules_are_different_lines(store: Store, sweep: 
         group_by="cell",
         from_step=None,
     ).curves
-    assert [(curve.labels["schedule"], len(curve.run_ids)) for curve in drawn] == [
+    assert [(curve.labels["alpha_schedule"], len(curve.run_ids)) for curve in drawn] == [
         ("constant", 3),
         (RAMP.label, 3),
         (HOLD.label, 3),

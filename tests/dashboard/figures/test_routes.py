@@ -48,7 +48,7 @@ def test_a_base_needs_both_routes_and_the_smallest_comes_first() -> None:
     ]
     assert bases(GRID) == [BASE]
     assert bases([cell(16, 1e-3), cell(32, 1e-3)]) == []
-    assert bases([cell(16, 1e-3), cell(32, 1e-3, lr_ratio=16.0), cell(16, 2e-3, schedule="ramp")]) == []
+    assert bases([cell(16, 1e-3), cell(32, 1e-3, lr_ratio=16.0), cell(16, 2e-3, alpha_schedule="ramp")]) == []
 
 
 def test_routes_list_their_factors_in_order() -> None:

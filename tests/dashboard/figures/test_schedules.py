@@ -17,7 +17,7 @@ def item(schedule: str, difference: float | None, verdict: str, **more: Any) -> 
     low = None if difference is None else difference - 0.01
     high = None if difference is None else difference + 0.02
     return ScheduleItem(
-        schedule=schedule, difference=difference, low=low, high=high, verdict=verdict, **fields | more
+        alpha_schedule=schedule, difference=difference, low=low, high=high, verdict=verdict, **fields | more
     )
 
 
@@ -28,7 +28,7 @@ def answer(*items: ScheduleItem) -> Schedules:
 def cell(schedule: str, alpha: float, mean: float | None = 1.0) -> Cell:
     return Cell(
         method="lora", rank=4, alpha=alpha, scale=alpha / 4, lr=1e-3, n=3, mean=mean, std=0.1, ci_low=0.9,
-        ci_high=1.1, num_diverged=0, num_failed=0, schedule=schedule,
+        ci_high=1.1, num_diverged=0, num_failed=0, alpha_schedule=schedule,
     )  # fmt: skip
 
 
@@ -62,7 +62,9 @@ def test_several_ranks_are_told_apart() -> None:
 def test_constant_alpha_comes_first_and_bold_and_colours_agree_between_figures() -> None:
     constant, ramp = loss_figure(CELLS, DARK, label="loss")["data"]
     assert (constant["name"], constant["line"]["width"], constant["x"]) == ("constant", 3, [8, 16])
-    curve = Curve(key="k", run_ids=["a"], labels={"schedule": "ramp", "alpha": 8}, step=[1, 2], value=[1, 2])
+    curve = Curve(
+        key="k", run_ids=["a"], labels={"alpha_schedule": "ramp", "alpha": 8}, step=[1, 2], value=[1, 2]
+    )
     (scale,) = scale_figure(Curves(metric="scale", metrics=[], curves=[curve]), CELLS, DARK)["data"]
     assert scale["line"] == ramp["line"]
     assert scale["name"] == "ramp, α 8"

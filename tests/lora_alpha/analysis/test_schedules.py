@@ -12,7 +12,9 @@ from lora_alpha.analysis.schedules import compare_schedules, schedules_verdict
 def runs(schedule: str, losses: dict[float, list[float]], *, diverged: bool = False) -> list[RunOutcome]:
     """One run for each α and seed at rank 4."""
     return [
-        RunOutcome("lora", 4, alpha, alpha / 4, 1e-3, seed, "finished", loss, diverged, schedule=schedule)
+        RunOutcome(
+            "lora", 4, alpha, alpha / 4, 1e-3, seed, "finished", loss, diverged, alpha_schedule=schedule
+        )
         for alpha, row in losses.items()
         for seed, loss in enumerate(row)
     ]
@@ -23,7 +25,7 @@ CONSTANT = runs("constant", {8.0: [2.0, 2.1, 2.2], 16.0: [1.00, 1.10, 1.20], 32.
 
 def test_runs_of_different_schedules_are_different_cells():
     cells = make_cells([*CONSTANT, *runs("ramp", {16.0: [9.0, 9.0, 9.0]})])
-    assert [(cell.schedule, cell.alpha, cell.n) for cell in cells] == [
+    assert [(cell.alpha_schedule, cell.alpha, cell.n) for cell in cells] == [
         ("constant", 8.0, 3),
         ("constant", 16.0, 3),
         ("constant", 32.0, 3),

@@ -23,7 +23,7 @@ ALPHAS = (8.0, 32.0, 128.0)
 
 
 def routes(alpha_best: float, lr_best: float, *, spread: float, seeds: int = 5) -> list[CellStats]:
-    """A grid of (α, η) whose timid corner is (8, 1e-4) and whose routes end at the given losses."""
+    """A grid of (α, η) whose smallest α and η are (8, 1e-4) and whose routes end at the given losses."""
     rng = np.random.default_rng(7)
     runs = []
     for alpha in ALPHAS:
@@ -42,7 +42,7 @@ def routes(alpha_best: float, lr_best: float, *, spread: float, seeds: int = 5) 
         (1.0, 1.0, 0.001, "equivalent"),
         (0.9, 1.0, 0.001, "alpha_better"),
         (1.0, 0.9, 0.001, "lr_better"),
-        (1.0, 1.0, 0.2, "not_enough_data"),
+        (1.0, 1.0, 0.2, "undecided"),
     ],
 )
 def test_verdicts(alpha_best: float, lr_best: float, spread: float, verdict: str) -> None:

@@ -31,7 +31,7 @@ def test_only_the_workload_is_required(name: str) -> None:
     spec = resolve(SweepRequest(workload=name, workload_options=own))
     assert spec.ranks == info.defaults.ranks
     assert spec.train.steps == info.defaults.steps
-    assert spec.train.schedule == info.defaults.schedule
+    assert spec.train.lr_schedule == info.defaults.lr_schedule
     assert len(expand(spec)) > 0
 
 
@@ -117,8 +117,8 @@ def test_the_largest_allowed_sweep_is_allowed() -> None:
     assert len(expand(spec)) == 5000 < MAX_RUNS
 
 
-DRIFT = {"kind": "drift", "target_metric": "drift_ratio"}
-NORM = {"kind": "drift", "target_metric": "update_norm"}
+DRIFT = {"kind": "hold", "target_metric": "drift_ratio"}
+NORM = {"kind": "hold", "target_metric": "update_norm"}
 
 
 def test_a_drift_ratio_cannot_be_held_by_alpha_under_adam() -> None:
@@ -126,7 +126,7 @@ def test_a_drift_ratio_cannot_be_held_by_alpha_under_adam() -> None:
     wanted = "take target_metric 'update_norm', or optimizer 'sgd'"
     assert wanted in problems(alpha_schedule=DRIFT)["alpha_schedule.target_metric"]
     assert wanted in problems(cells=[cell])["cells.0.alpha_schedule.target_metric"]
-    assert resolved(alpha_schedule=DRIFT, optimizer="sgd").alpha_schedule.kind == "drift"
+    assert resolved(alpha_schedule=DRIFT, optimizer="sgd").alpha_schedule.kind == "hold"
     assert resolved(alpha_schedule=NORM).alpha_schedule.target_metric == "update_norm"
 
 
@@ -134,3 +134,9 @@ def test_a_controlled_alpha_needs_watched_steps() -> None:
     found = problems(alpha_schedule=NORM, dynamics_every=0)
     assert list(found) == ["alpha_schedule.kind"]
     assert "set dynamics_every to 1 or more" in found["alpha_schedule.kind"]
+
+
+def test_the_learning_rates_schedule_is_also_read_by_its_old_name():
+    old = SweepRequest.model_validate({"workload": "mlp", "schedule": "constant"})
+    assert old == SweepRequest.model_validate({"workload": "mlp", "lr_schedule": "constant"})
+    assert old.model_dump(exclude_unset=True) == {"workload": "mlp", "lr_schedule": "constant"}

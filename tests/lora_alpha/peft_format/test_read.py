@@ -13,8 +13,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from lora_alpha.errors import InvalidSpec
+from lora_alpha.models.init_adapter import start_from
 from lora_alpha.models.packed import inject
-from lora_alpha.models.starting_point import start_from
 from lora_alpha.peft_format.read import check_sweep, find_folder, read_peft_folder
 from lora_alpha.spec import Configuration, SweepSpec
 from tests.tiny_models import TINY_MODELS

@@ -78,7 +78,7 @@ def train_plain(workload, model, configuration, train):
     for step in range(train.steps):
         if step < train.warmup:
             factor = (step + 1) / train.warmup
-        elif train.schedule == "cosine":
+        elif train.lr_schedule == "cosine":
             share = (step - train.warmup) / (train.steps - train.warmup)
             factor = 0.5 * (1 + math.cos(math.pi * share))
         else:

@@ -30,7 +30,7 @@ def make_train(**changes):
         "dtype": "float64",
         "eval_every": 10,
         "warmup": 0,
-        "schedule": "constant",
+        "lr_schedule": "constant",
         "weight_decay": 0.05,
     }
     return TrainSpec(**(settings | changes))

@@ -74,8 +74,8 @@ def plain_losses(train: TrainSpec, configuration: Configuration) -> list[float]:
     "changes",
     [
         {"weight_decay": 0.1},
-        {"schedule": "constant", "clip": 0.05},
-        {"optimizer": "sgd", "schedule": "constant", "warmup": 0},
+        {"lr_schedule": "constant", "clip": 0.05},
+        {"optimizer": "sgd", "lr_schedule": "constant", "warmup": 0},
     ],
     ids=["adamw-cosine-decay", "clipped", "sgd"],
 )

@@ -28,7 +28,7 @@ def configuration(schedule: AlphaSchedule | None = None, **changes) -> Configura
 
 
 def hold(metric: str, target: float) -> AlphaSchedule:
-    return AlphaSchedule(kind="drift", target_metric=metric, target=target)
+    return AlphaSchedule(kind="hold", target_metric=metric, target=target)
 
 
 def collect(events) -> tuple[dict[str, np.ndarray], PackFinished]:
@@ -82,7 +82,7 @@ def test_the_update_norm_is_held_under_adam_from_different_alphas():
 
 
 def test_the_drift_ratio_is_held_under_sgd():
-    spec = train_spec(optimizer="sgd", schedule="constant", warmup=0, steps=300)
+    spec = train_spec(optimizer="sgd", lr_schedule="constant", warmup=0, steps=300)
     held = [configuration(hold("drift_ratio", target), lr=0.05, alpha=8.0) for target in (3e-3, 1e-2)]
     metrics, _ = train(spec, [*held, configuration(lr=0.05, alpha=8.0)])
     late = np.exp(np.log(metrics["drift_ratio"][:, 20:]).mean(axis=1))
@@ -94,7 +94,7 @@ def test_the_drift_ratio_is_held_under_sgd():
 def test_under_adam_the_drift_ratio_does_not_follow_the_scale():
     """Why ``resolve`` refuses such a target: the controller runs into its end and the ratio stays."""
     low, free = configuration(hold("drift_ratio", 1e-5)), configuration()
-    metrics, _ = train(train_spec(steps=200, schedule="constant"), [low, free])
+    metrics, _ = train(train_spec(steps=200, lr_schedule="constant"), [low, free])
     assert metrics["scale"][0, -1] == pytest.approx(FACTOR_LOW * 8)
     late = np.median(metrics["drift_ratio"][:, -15:], axis=1)
     assert late[0] > 0.5 * late[1] > 1e-4
@@ -132,7 +132,7 @@ def test_a_resumed_pack_holds_on_bitwise(stop):
 
 
 def test_a_diverged_configuration_disturbs_no_controller():
-    spec = train_spec(optimizer="sgd", schedule="constant", warmup=0)
+    spec = train_spec(optimizer="sgd", lr_schedule="constant", warmup=0)
     good = configuration(hold("drift_ratio", 3e-3), lr=0.05, alpha=8.0)
     bad = configuration(hold("drift_ratio", 3e-3), lr=90.0, alpha=8000.0)
     alone, _ = train(spec, [good, good])

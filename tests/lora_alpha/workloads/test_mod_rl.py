@@ -174,7 +174,7 @@ def test_reward_training_raises_exact_p_correct(tmp_path: Path) -> None:
         workload_options=options,
         steps=60,
         batch_size=8,
-        schedule="constant",
+        lr_schedule="constant",
         eval_every=60,
     )
     configurations = [

@@ -32,8 +32,8 @@ from lora_alpha.workloads.registry import load_workload
 from tests.tiny_encoders import write_bare_bert, write_clip, write_pictures
 from tests.tiny_folders import NUM_TOKENS, byte_tokenizer, write_jsonl, write_model
 from workers.context import JobContext
+from workers.handlers.init_adapter import read_init_adapter
 from workers.handlers.pack import run_pack
-from workers.handlers.start import read_start
 
 OPTIONS = {"width": 16}
 
@@ -102,10 +102,12 @@ def test_a_probe_before_training_sees_the_imported_start(store, settings):
     shutil.rmtree(folder)  # the sweep keeps its own copy
     with store.read() as session:
         spec = find_sweep(session, later_runs[0].sweep_id).spec
-    given = read_start(spec["train"]["init_adapter"], settings=settings)
+    given = read_init_adapter(spec["train"]["init_adapter"], settings=settings)
     workload = load_workload("mlp", OPTIONS)
     later = Configuration(method="lora", rank=2, alpha=256, lr=1e-3)
-    tensors = tensors_at_start(workload, later, device=torch.device("cpu"), dtype=torch.float32, start=given)
+    tensors = tensors_at_start(
+        workload, later, device=torch.device("cpu"), dtype=torch.float32, init_adapter=given
+    )
     for path, parts in tensors.items():
         assert torch.equal(parts["A"], given[path]["A"])
         torch.testing.assert_close(4 * parts["B"], given[path]["B"])

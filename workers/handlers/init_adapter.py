@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from backend.services.start_adapters import starts_folder
+from backend.services.init_adapters import init_adapters_folder
 from backend.settings import Settings
 from lora_alpha.peft_format.read import find_folder, read_peft_folder
 
 
-def read_start(name: str | None, *, settings: Settings) -> Mapping[str, Mapping[str, Tensor]] | None:
+def read_init_adapter(name: str | None, *, settings: Settings) -> Mapping[str, Mapping[str, Tensor]] | None:
     """Layer → tensors of the kept adapter ``name``; None for None.
 
     Raises:
@@ -20,7 +20,7 @@ def read_start(name: str | None, *, settings: Settings) -> Mapping[str, Mapping[
     """
     if name is None:
         return None
-    adapter = read_peft_folder(find_folder(name, roots=[starts_folder(settings)]))
+    adapter = read_peft_folder(find_folder(name, roots=[init_adapters_folder(settings)]))
     return {
         path: {kind: torch.from_numpy(array) for kind, array in parts.items()}
         for path, parts in adapter.layers.items()

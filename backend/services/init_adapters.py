@@ -40,7 +40,7 @@ def keep(spec: SweepSpec, settings: Settings) -> SweepSpec:
     digest = hashlib.sha256()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
-    kept = starts_folder(settings) / digest.hexdigest()[:24]
+    kept = init_adapters_folder(settings) / digest.hexdigest()[:24]
     if not kept.exists():
         temporary = kept.with_name(f"{kept.name}.{os.getpid()}.tmp")
         temporary.mkdir(parents=True, exist_ok=True)
@@ -53,10 +53,10 @@ def keep(spec: SweepSpec, settings: Settings) -> SweepSpec:
     return spec.model_copy(update={"train": spec.train.model_copy(update={"init_adapter": kept.name})})
 
 
-def starts_folder(settings: Settings) -> Path:
+def init_adapters_folder(settings: Settings) -> Path:
     """Where copies are kept."""
-    return settings.home / "starts"
+    return settings.home / "init_adapters"
 
 
 def _find(name: str, settings: Settings) -> Path:
-    return find_folder(name, roots=[*settings.roots, starts_folder(settings)])
+    return find_folder(name, roots=[*settings.roots, init_adapters_folder(settings)])

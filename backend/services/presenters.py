@@ -100,7 +100,7 @@ def show_run(row: RunRow, tags: Sequence[str], *, attempt: int = 0) -> Run:
         tags=list(tags),
         error=row.error,
         attempt=attempt,
-        schedule=schedule_label(row),
+        alpha_schedule=schedule_label(row),
     )
 
 
