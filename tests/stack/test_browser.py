@@ -92,7 +92,7 @@ def test_a_sweep_submitted_in_the_form_shows_points_while_it_runs_and_then_its_l
 def test_the_view_lives_in_the_address_and_survives_a_reload(page, stack, finished):
     page.goto(f"{stack.address}/sweep/{finished}")
     page.get_by_role("textbox", name="Colour by").click()
-    page.get_by_role("option", name="alpha").click()
+    page.get_by_role("option", name="alpha", exact=True).click()
     page.wait_for_url(re.compile("colour=alpha"))
     page.get_by_role("tab", name="α–η map").click()
     page.wait_for_url(re.compile("tab=map"))
