@@ -112,9 +112,7 @@ class Contender:
 
 def main(settings: Sequence[Setting] = (ON_CPU, ON_GPU)) -> None:
     """Print samples a second, ratios and memory for each number of tokens per configuration."""
-    warnings.filterwarnings("ignore")
-    torch.set_num_threads(1)
-    inductor.force_disable_caches = True  # or a second run would compile for a few seconds only
+    configure()
     for setting in settings:
         if setting.device == "cuda" and not torch.cuda.is_available():
             print(f"\nno CUDA device: {setting.title} is left out")
@@ -123,6 +121,13 @@ def main(settings: Sequence[Setting] = (ON_CPU, ON_GPU)) -> None:
         print("tokens  contender         samples/s   × eager   × best alone   peak MiB   compile s")
         for tokens in setting.tokens:
             report(setting, tokens, compare(setting, tokens))
+
+
+def configure() -> None:
+    """What every figure here presumes of its process."""
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    inductor.force_disable_caches = True  # or a second run would compile for a few seconds only
 
 
 def compare(setting: Setting, tokens: int) -> list[Contender]:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
+from pathlib import Path
 from typing import Any
 
+from benchmarks._application import run_stack as application
 from lora_alpha.catalog.resolve import resolve
 from lora_alpha.planning.fleet import Fleet
 from lora_alpha.planning.planner import plan_packs
@@ -115,20 +114,13 @@ def serve(tasks: Queue[Any], results: Queue[Any]) -> None:
 @contextmanager
 def service() -> Iterator[Client]:
     """``lora-alpha up`` in a folder of its own, warmed by a small sweep."""
-    with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-m", "command_line", "up", "--port", "0", "--workers", str(WORKERS)]
-        environment = {**os.environ, "LORA_ALPHA_HOME": home}
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        try:
-            match = re.search(r"http://\S+", process.stdout.readline())
-            assert match is not None
-            with Client(match[0]) as client:
-                run_stack(client, SweepRequest(workload="mlp", ranks=[1, 2], steps=20, seeds=[0, 1]))
-                yield client
-        finally:
-            process.terminate()
-            process.wait()
+    with (
+        tempfile.TemporaryDirectory() as home,
+        application(Path(home), workers=WORKERS) as running,
+        running.client() as client,
+    ):
+        run_stack(client, SweepRequest(workload="mlp", ranks=[1, 2], steps=20, seeds=[0, 1]))
+        yield client
 
 
 if __name__ == "__main__":

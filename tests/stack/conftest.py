@@ -2,95 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
 
-from lora_alpha.wire.client import Client
-from lora_alpha.wire.sweeps import Sweep
+from benchmarks._application import Stack, run_stack
 
-FINAL = {"finished", "failed", "cancelled", "stopped"}
-
-
-@dataclass
-class Stack:
-    """A running ``lora-alpha up``."""
-
-    process: subprocess.Popen[str]
-    address: str
-    home: Path
-
-    def client(self) -> Client:
-        return Client(self.address)
-
-    def wait(self, sweep_id: str, *, timeout_s: float = 90) -> Sweep:
-        return self.wait_until(sweep_id, lambda sweep: sweep.state in FINAL, timeout_s=timeout_s)
-
-    def wait_until(self, sweep_id: str, holds: Callable[[Sweep], bool], *, timeout_s: float = 60) -> Sweep:
-        deadline = time.monotonic() + timeout_s
-        with self.client() as client:
-            while time.monotonic() < deadline:
-                sweep = client.sweep(sweep_id)
-                if holds(sweep):
-                    return sweep
-                time.sleep(0.1)
-        raise AssertionError(f"still {sweep.state} after {timeout_s} s: {sweep.counts}\n{self.logs()}")
-
-    def logs(self) -> str:
-        parts = [f"== {path.name}\n{path.read_text()[-3000:]}" for path in (self.home / "logs").glob("*.log")]
-        return "\n".join(parts)
-
-    def workers_and_runners(self) -> list[int]:
-        """Process ids of all workers and runners of this stack."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (path / "cmdline").read_bytes()
-                environment = (path / "environ").read_bytes()
-            except OSError:
-                continue
-            mine = f"LORA_ALPHA_HOME={self.home}\0".encode() in environment
-            if mine and (b"workers.runner" in command or b"\0worker\0" in command):
-                found.append(int(path.name))
-        return found
-
-
-@contextmanager
-def run_stack(home: Path, **settings: str) -> Iterator[Stack]:
-    environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith("LORA_ALPHA_")},
-        "LORA_ALPHA_HOME": str(home),
-        **{f"LORA_ALPHA_{key.upper()}": value for key, value in settings.items()},
-    }
-    command = [sys.executable, "-m", "command_line", "up", "--port", "0", "--workers", "2"]
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        line = process.stdout.readline()
-        match = re.search(r"(http://\S+)", line)
-        assert match, f"it did not start: {line}"
-        yield Stack(process, match[1], home)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(12)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+__all__ = ["Stack", "run_stack"]
 
 
 @pytest.fixture

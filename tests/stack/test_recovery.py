@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import Stack, run_stack  # noqa: E402
+from conftest import run_stack  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -32,17 +29,6 @@ REQUEST = {
     "eval_every": 100,
 }
 SETTINGS = {"lease_s": "3", "ring_after_s": "1", "max_attempts": "6"}
-
-
-def history(stack: Stack, sweep_id: str) -> dict[tuple[str, str, int], float]:
-    """(run name, metric, step) → value, without the wall-clock metrics; fails on a doubled point."""
-    with stack.client() as client:
-        names = {run.id: run.name for run in client.all_runs(sweep_id)}
-        text = b"".join(client.export_csv("history", sweep_id)).decode()
-    rows = list(csv.DictReader(io.StringIO(text)))
-    counted = Counter((row["run_id"], row["metric"], row["step"]) for row in rows)
-    assert max(counted.values()) == 1
-    return {(names[row["run_id"]], row["metric"], int(row["step"])): float(row["value"]) for row in rows}
 
 
 def test_kill_9_of_every_worker_and_runner_in_mid_sweep(tmp_path):
@@ -69,7 +55,7 @@ def _check_recovery(tmp_path: Path, settings: dict[str, str]) -> None:
         ended = stack.wait(stormy.id)
         assert ended.state == "finished"
         assert ended.counts.finished == ended.counts.total == 12
-        assert history(stack, stormy.id) == history(stack, calm.id)
+        assert stack.history(stormy.id) == stack.history(calm.id)
 
 
 def test_a_suspended_runner_loses_its_job_and_cannot_write_any_more(tmp_path):
@@ -84,7 +70,7 @@ def test_a_suspended_runner_loses_its_job_and_cannot_write_any_more(tmp_path):
         for pid in frozen:
             os.kill(pid, signal.SIGCONT)
         assert stack.wait(stormy.id).state == "finished"
-        assert history(stack, stormy.id) == history(stack, calm.id)
+        assert stack.history(stormy.id) == stack.history(calm.id)
 
 
 def test_cancel_takes_effect_within_three_seconds(tmp_path):
@@ -108,7 +94,7 @@ def test_pause_and_resume_keep_what_was_done(tmp_path):
         assert client.sweep(sweep.id).progress == pytest.approx(paused.progress)
         client.sweep_action(sweep.id, "resume")
         assert stack.wait(sweep.id).state == "finished"
-        assert {metric for _, metric, _ in history(stack, sweep.id)} >= {"train_loss", "eval_loss"}
+        assert {metric for _, metric, _ in stack.history(sweep.id)} >= {"train_loss", "eval_loss"}
 
 
 def test_interrupt_stops_everything_and_the_next_start_continues(tmp_path):
