@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from lora_alpha.spec import DType, TrainSettings
+from lora_alpha.spec import DType, LearningRate, Positive, Rank, Seed, TrainSettings
 
 Family = Literal["sft", "reasoning-sft", "reasoning-rl", "multimodal", "classification", "synthetic"]
 
@@ -17,10 +17,10 @@ class SweepDefaults(TrainSettings):
     """What a sweep of this workload uses where the request is silent; training fields as declared there."""
 
     methods: list[str] = ["lora"]
-    ranks: list[int]
-    alphas: list[float]
-    lrs: list[float] = [2e-4]
-    seeds: list[int] = [0, 1, 2]
+    ranks: list[Rank]
+    alphas: list[Positive]
+    lrs: list[LearningRate] = [2e-4]
+    seeds: list[Seed] = [0, 1, 2]
 
 
 @dataclass(frozen=True)
