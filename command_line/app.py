@@ -33,6 +33,10 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="A workload option, NAME=VALUE, as in model=models/llama; repeatable."),
 ]
+Train = Annotated[
+    list[str] | None,
+    typer.Option(help="A training field, NAME=VALUE, as in optimizer=sgd; repeatable; ? lists them."),
+]
 DEFAULT_API = "http://127.0.0.1:8050"
 
 
@@ -122,6 +126,7 @@ def sweep(
     seeds: Annotated[str | None, typer.Option(help="Seeds.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps per run.", min=1)] = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep.")] = None,
+    train: Train = None,
     settings: Settings = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it would take.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end.")] = False,
@@ -141,6 +146,7 @@ def sweep(
         seeds=seeds,
         steps=steps,
         name=name,
+        train=train,
         workload_options=settings,
     )
     sys.exit(submit(api, request, plan_only=plan, wait=wait))

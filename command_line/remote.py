@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from command_line.progress import follow
+from command_line.training_fields import read_training
 from command_line.workload_options import read_settings
 from lora_alpha.axes import parse_axis, parse_whole_axis
 from lora_alpha.catalog.presets import preset as find_preset
@@ -46,6 +47,9 @@ def read_request(file: Path | None, preset: str | None = None, **options: Any) -
         if value is None:
             continue
         try:
+            if name == "train":
+                body |= read_training(value)
+                continue
             if name == "workload_options":
                 body[name] = {**body.get(name, {}), **read_settings(value)}
                 continue

@@ -23,6 +23,8 @@ class FormError(Exception):
 def body_from(workload: str, values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The body of ``POST /sweeps``; empty fields are left to the workload's defaults.
 
+    Training fields go as typed: their declaration reads them, and says what is wrong with them.
+
     Raises:
         FormError: With every field whose text cannot be read.
     """
@@ -124,11 +126,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "alpha_schedule": _schedule,
     "probes": _moments,
     "probe_kinds": _tags,
-    "clip": _number,
-    "weight_decay": _number,
-    "lora_dropout": _number,
     "lr_ratio": _number,
-    "eps": _number,
     "rule_coefficient": _number,
     "rule_exponent": _number,
 }

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AliasChoices, Field
+from pydantic import BaseModel, Field, create_model
 
 from lora_alpha.spec import (
     AlphaRule,
-    AlphaSchedule,
     Configuration,
-    DType,
-    Frozen,
     LearningRate,
-    LRSchedule,
-    Optimizer,
     Positive,
-    ProbePlan,
     Rank,
-    Search,
     Seed,
+    SweepSettings,
+    TrainSettings,
 )
 
 Tag = Annotated[str, Field(min_length=1, max_length=64)]
+ExplicitCells = Annotated[list[Configuration], Field(max_length=20_000)]
+Model = TypeVar("Model", bound=BaseModel)
 
 
-class SweepRequest(Frozen):
+def with_open_fields(of: type[BaseModel]) -> Callable[[type[Model]], type[Model]]:
+    """Class decorator that adds the fields of ``of``, each as declared there but optional.
+
+    None, the default, leaves a field open. Static types see the decorated class's own fields alone: read the
+    added ones by ``model_dump``, and validate them as ``of`` to have them typed.
+    """
+
+    def add(model: type[Model]) -> type[Model]:
+        added: dict[str, Any] = {
+            name: (Annotated[field.rebuild_annotation() | None, field], None)
+            for name, field in of.model_fields.items()
+        }
+        return create_model(
+            model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **added
+        )
+
+    return add
+
+
+@with_open_fields(TrainSettings)
+class SweepRequest(SweepSettings):
     """Body of ``POST /sweeps`` and ``/sweeps/plan``. Only ``workload`` is required."""
 
     name: Annotated[str, Field(max_length=200)] | None = None
@@ -37,30 +55,8 @@ class SweepRequest(Frozen):
     alpha_rule: AlphaRule | None = None
     lrs: Annotated[list[LearningRate], Field(min_length=1, max_length=64)] | None = None
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=100)] | None = None
-    steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    optimizer: Optimizer | None = None
-    lr_schedule: Annotated[
-        LRSchedule | None, Field(validation_alias=AliasChoices("lr_schedule", "schedule"))
-    ] = None
-    warmup: Annotated[int, Field(ge=0)] | None = None
-    weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.0
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    eps: Annotated[float, Field(ge=0, le=1)] = 1e-8
-    clip: Positive | None = None
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    lr_ratio: Positive | None = None
-    eval_every: Annotated[int, Field(ge=1)] | None = None
-    checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
-    dynamics_every: Annotated[int, Field(ge=0)] | None = None
-    dtype: DType = "float32"
-    init_adapter: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    alpha_schedule: AlphaSchedule = AlphaSchedule()
-    probes: ProbePlan | None = None
     tags: Annotated[list[Tag], Field(max_length=32)] = []
-    search: Search = Search()
-    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
-    cells: Annotated[list[Configuration], Field(max_length=20_000)] = []
+    cells: ExplicitCells = []
 
     @property
     def rule(self) -> AlphaRule:

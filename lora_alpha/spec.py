@@ -10,7 +10,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from lora_alpha.methods import METHODS, method_scale
 from lora_alpha.scaling import law_alpha
@@ -21,6 +22,8 @@ Optimizer = Literal["adamw", "sgd"]
 LRSchedule = Literal["constant", "cosine"]
 DType = Literal["float64", "float32", "bfloat16", "float16"]
 Objective = Literal["final", "best"]
+ProbeKind = Literal["extremes", "top", "density", "trace"]
+ProbeSpace = Literal["lora", "full"]
 
 Rank = Annotated[int, Field(ge=1, le=4096)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
@@ -32,6 +35,16 @@ class Frozen(BaseModel):
     """Immutable, refuses unknown fields, NaN and infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _split_text(value: Any) -> Any:
+    """``"0.9, 0.999"`` as its parts, for pydantic to read; anything else as it is."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Betas = Annotated[tuple[Beta, Beta], BeforeValidator(_split_text)]
+BASIC: JsonDict = {"basic": True}
 
 
 class AlphaRule(Frozen):
@@ -97,39 +110,113 @@ class Configuration(Frozen):
         return method_scale(self.method, rank=self.rank, alpha=self.alpha)
 
 
-class TrainSpec(Frozen):
-    """Everything that the runs of one sweep share; runs with equal TrainSpec may share a pack."""
+class TrainSettings(Frozen):
+    """How runs are trained: each field once, with its type, bounds, universal default, title and help.
+
+    ``SweepDefaults`` (a workload's own defaults) and ``TrainSpec`` extend it, ``SweepRequest`` has each field
+    left open, and the form and ``lora-alpha sweep --train`` are built from its JSON schema. So they all know
+    a field that is added here; what remains is its use in the engine. ``basic`` in the schema says that a
+    form shows the field at once, not only where more is asked for.
+    """
+
+    steps: int = Field(
+        ge=1,
+        le=10_000_000,
+        title="Steps",
+        description="Optimiser steps per run.",
+        json_schema_extra=BASIC,
+    )
+    batch_size: int = Field(
+        ge=1, le=65_536, title="Batch size", description="Examples per step.", json_schema_extra=BASIC
+    )
+    optimizer: Optimizer = Field(
+        default="adamw", title="Optimiser", description="sgd has no momentum.", json_schema_extra=BASIC
+    )
+    lr_schedule: LRSchedule = Field(
+        default="cosine",
+        validation_alias=AliasChoices("lr_schedule", "schedule"),
+        title="Schedule",
+        description="Of η, after the warm-up.",
+        json_schema_extra=BASIC,
+    )
+    warmup: int = Field(
+        default=10,
+        ge=0,
+        title="Warm-up steps",
+        description="η rises linearly over these.",
+        json_schema_extra=BASIC,
+    )
+    eval_every: int = Field(
+        default=25,
+        ge=1,
+        title="Evaluate every",
+        description="Steps between two held-out losses.",
+        json_schema_extra=BASIC,
+    )
+    weight_decay: float = Field(default=0.0, ge=0, le=100, title="Weight decay", description="Decoupled.")
+    betas: Betas = Field(
+        default=(0.9, 0.999), title="β1, β2", description="Of adamw: decay of its two running means."
+    )
+    eps: float = Field(
+        default=1e-8, ge=0, le=1, title="ε", description="Of adamw: added to the root of its second mean."
+    )
+    clip: Positive | None = Field(
+        default=None, title="Gradient clip", description="Largest norm, per configuration; left open: none."
+    )
+    lora_dropout: float = Field(
+        default=0.0, ge=0, lt=1, title="Adapter dropout", description="On the adapters' inputs."
+    )
+    checkpoint_steps: int = Field(
+        default=100,
+        ge=1,
+        title="Checkpoint every",
+        description="Steps; an interrupted run repeats at most so many.",
+    )
+    dynamics_every: int = Field(
+        default=50,  # below 5 % of the time (benchmarks/dynamics.py)
+        ge=0,
+        title="Signal-drift every",
+        description="Steps; 0 for none.",
+    )
+    dtype: DType = Field(default="float32", title="Precision", description="Of weights and training.")
+    init_adapter: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
+        default=None,
+        title="Start from adapter",
+        description="PEFT folder, below an allowed root; left open: B = 0.",
+    )
+
+
+class TrainSpec(TrainSettings):
+    """Everything that the runs of one sweep share; runs with equal TrainSpec may share a pack.
+
+    After each of ``adapter_steps`` the runs keep their adapters, for planned probes.
+    """
 
     workload: str
     workload_options: dict[str, Any] = {}
-    steps: Annotated[int, Field(ge=1, le=10_000_000)]
-    batch_size: Annotated[int, Field(ge=1, le=65_536)]
-    optimizer: Optimizer = "adamw"
-    lr_schedule: LRSchedule = "cosine"
-    warmup: Annotated[int, Field(ge=0)] = 10
-    weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.0
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    eps: Annotated[float, Field(ge=0, le=1)] = 1e-8
-    clip: Positive | None = None
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    eval_every: Annotated[int, Field(ge=1)] = 25
-    checkpoint_steps: Annotated[int, Field(ge=1)] = 100
-    dynamics_every: Annotated[int, Field(ge=0)] = 0
     adapter_steps: Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=64)] = []
-    dtype: DType = "float32"
-    init_adapter: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+
+
+def schema_fields(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    """The JSON schema of each field of ``model``, without the null of an optional one: to build inputs from.
+
+    >>> schema_fields(TrainSettings)["clip"]["exclusiveMinimum"]
+    0
+    """
+    fields: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
+    for field in fields.values():
+        for kind in field.pop("anyOf", []):
+            if kind != {"type": "null"}:
+                field.update(kind)
+    return fields
 
 
 class ProbePlan(Frozen):
     """Hessian probes attached to every run of a sweep: when, and which."""
 
     at: Annotated[list[Literal["init", "end"] | Annotated[int, Field(ge=0)]], Field(max_length=64)] = ["end"]
-    kinds: Annotated[list[Literal["extremes", "top", "density", "trace"]], Field(min_length=1)] = ["extremes"]
-    spaces: Annotated[list[Literal["lora", "full"]], Field(min_length=1)] = ["lora", "full"]
-
-
-ProbeKind = Literal["extremes", "top", "density", "trace"]
-ProbeSpace = Literal["lora", "full"]
+    kinds: Annotated[list[ProbeKind], Field(min_length=1)] = ["extremes"]
+    spaces: Annotated[list[ProbeSpace], Field(min_length=1)] = ["lora", "full"]
 
 
 class ProbeSettings(Frozen):
@@ -143,16 +230,30 @@ class ProbeSettings(Frozen):
 
     kind: ProbeKind = "extremes"
     space: ProbeSpace = "lora"
-    top_k: Annotated[int, Field(ge=1, le=200)] = 10
-    tolerance: Annotated[float, Field(gt=0, le=0.1)] = 1e-3
-    max_products: Annotated[int, Field(ge=10, le=10_000)] = 300
-    num_vectors: Annotated[int, Field(ge=2, le=200)] = 8
-    iterations: Annotated[int, Field(ge=5, le=1000)] = 60
-    trace_error: Annotated[float, Field(ge=0, le=1)] = 0.02
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    num_batches: Annotated[int, Field(ge=1, le=4096)] = 1
+    tolerance: float = Field(default=1e-3, gt=0, le=0.1, title="Tolerance", description="Relative residual.")
+    top_k: int = Field(default=10, ge=1, le=200, title="Eigenvalues k", description="Of kind top.")
+    max_products: int = Field(
+        default=300, ge=10, le=10_000, title="Most products", description="Hessian products."
+    )
+    num_vectors: int = Field(
+        default=8, ge=2, le=200, title="Start vectors", description="Of density and trace."
+    )
+    iterations: int = Field(
+        default=60, ge=5, le=1000, title="Lanczos iterations", description="Of kind density."
+    )
+    trace_error: float = Field(
+        default=0.02, ge=0, le=1, title="Trace error", description="Relative standard error."
+    )
+    batch_size: int | None = Field(
+        default=None, ge=1, le=65_536, title="Batch size", description="As trained unless given."
+    )
+    num_batches: int = Field(
+        default=1, ge=1, le=4096, title="Batches", description="Over which the loss is a mean."
+    )
     dtype: Literal["float32", "float64"] = "float32"
-    probe_seed: Seed = 0
+    probe_seed: Seed = Field(
+        default=0, title="Seed of the probe", description="Of batches and start vectors."
+    )
     per_layer: bool = False
     strategy: Literal["auto", "retained", "fresh"] = "auto"
 
@@ -179,7 +280,17 @@ class Search(Frozen):
     kind: Literal["grid", "adaptive"] = "grid"
 
 
-class SweepSpec(Frozen):
+class SweepSettings(Frozen):
+    """What a request says of its sweep beside axes and training, kept as it is."""
+
+    lr_ratio: Positive | None = None
+    alpha_schedule: AlphaSchedule = AlphaSchedule()
+    probes: ProbePlan | None = None
+    search: Search = Search()
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+
+
+class SweepSpec(SweepSettings):
     """A complete sweep: shared training settings times a grid, plus explicit extra cells."""
 
     name: str = ""
@@ -190,13 +301,8 @@ class SweepSpec(Frozen):
     alpha_rule: AlphaRule = AlphaRule()
     lrs: list[LearningRate]
     seeds: list[Seed]
-    lr_ratio: Positive | None = None
-    alpha_schedule: AlphaSchedule = AlphaSchedule()
     cells: list[Configuration] = []
-    probes: ProbePlan | None = None
     tags: list[str] = []
-    search: Search = Search()
-    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
 
 
 class RunSpec(Frozen):

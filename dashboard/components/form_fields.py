@@ -1,9 +1,12 @@
-"""The fields of the new-sweep form: one record each, so that form, defaults and errors agree."""
+"""The fields of the new-sweep form: one record each, so that form, defaults and errors agree.
+
+Those of training are read from their declaration, ``lora_alpha.spec.TrainSettings``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -12,7 +15,7 @@ from dash.development.base_component import Component
 
 from dashboard import ids
 from dashboard.forms import SPACES, show_axis, show_schedule
-from lora_alpha.spec import short_number
+from lora_alpha.spec import TrainSettings, schema_fields, short_number
 from lora_alpha.wire.sweeps import MethodItem
 
 # Short enough that nobody types and submits in between: a submit would miss what was typed.
@@ -34,6 +37,7 @@ class Field:
         kind: ``text``, ``number``, ``methods`` or the choices of a select.
         show: Its text for given defaults (the workload's, or an older sweep's).
         keep: Whether a change of workload leaves it alone.
+        limits: Smallest and largest number, as the control names them.
     """
 
     label: str
@@ -41,6 +45,7 @@ class Field:
     kind: str | tuple[str, ...]
     show: Callable[[Mapping[str, Any]], Any]
     keep: bool = False
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 def _axis(name: str) -> Callable[[Mapping[str, Any]], str]:
@@ -52,11 +57,25 @@ def _value(name: str) -> Callable[[Mapping[str, Any]], Any]:
 
 
 def _text(name: str) -> Callable[[Mapping[str, Any]], str]:
-    def show(defaults: Mapping[str, Any]) -> str:
-        value = defaults.get(name)
-        return "" if value is None else short_number(value) if isinstance(value, int | float) else str(value)
+    return lambda defaults: _typed(defaults.get(name))
 
-    return show
+
+def _typed(value: Any) -> str:
+    """``value`` as the user would type it, to the last digit."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_typed, value))
+    if isinstance(value, float) and float(short_number(value)) == value:
+        return short_number(value)
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _declared(name: str, part: Mapping[str, Any]) -> Field:
+    """The field that a JSON schema declares."""
+    kinds: dict[str, str | tuple[str, ...]] = {"integer": "number", "boolean": ("false", "true")}
+    kind = tuple(part.get("enum", ())) or kinds.get(part["type"], "text")
+    show = _value(name) if kind == "number" else _text(name)
+    limits = {side: part[bound] for side, bound in (("min", "minimum"), ("max", "maximum")) if bound in part}
+    return Field(part["title"], part["description"], kind, show, limits=limits)
 
 
 def _probe_spaces(defaults: Mapping[str, Any]) -> str:
@@ -64,6 +83,7 @@ def _probe_spaces(defaults: Mapping[str, Any]) -> str:
     return "both" if len(spaces) > 1 else str(spaces[0])
 
 
+_TRAINING = schema_fields(TrainSettings)
 FIELDS: dict[str, Field] = {
     "name": Field("Name", "Optional.", "text", lambda _: "", keep=True),
     "methods": Field("Methods", "LoRA: s = α/r. rsLoRA: s = α/√r.", "methods", _value("methods")),
@@ -73,27 +93,10 @@ FIELDS: dict[str, Field] = {
     ),
     "lrs": Field("Learning rates η", "As in 2e-4, or 1e-5..1e-3 x10.", "text", _axis("lrs")),
     "seeds": Field("Seeds", "At least 3, or differences may be noise.", "text", _axis("seeds")),
-    "steps": Field("Steps", "Optimiser steps per run.", "number", _value("steps")),
-    "batch_size": Field("Batch size", "Examples per step.", "number", _value("batch_size")),
-    "optimizer": Field("Optimiser", "sgd has no momentum.", ("adamw", "sgd"), _value("optimizer")),
-    "lr_schedule": Field(
-        "Schedule", "Of η, after the warm-up.", ("constant", "cosine"), _value("lr_schedule")
-    ),
-    "warmup": Field("Warm-up steps", "η rises linearly over these.", "number", _value("warmup")),
-    "eval_every": Field(
-        "Evaluate every", "Steps between two held-out losses.", "number", _value("eval_every")
-    ),
+    **{name: _declared(name, part) for name, part in _TRAINING.items()},
     "rule_coefficient": Field("lora-alpha: C", "α = C·r^p", "text", lambda _: "", keep=True),
     "rule_exponent": Field("lora-alpha: p", "1/2 in the paper.", "text", lambda _: "", keep=True),
     "lr_ratio": Field("η_B / η_A", "LoRA+ uses 16; 1 otherwise.", "text", _text("lr_ratio"), keep=True),
-    "weight_decay": Field("Weight decay", "Decoupled.", "text", _text("weight_decay"), keep=True),
-    "clip": Field("Gradient clip", "Per configuration; empty for none.", "text", _text("clip"), keep=True),
-    "lora_dropout": Field(
-        "Adapter dropout", "On the adapters' inputs.", "text", _text("lora_dropout"), keep=True
-    ),
-    "dynamics_every": Field(
-        "Signal-drift every", "Steps; 0 for none.", "number", lambda d: d.get("dynamics_every", 0), keep=True
-    ),
     "alpha_schedule": Field(
         "α over time",
         "constant; ramp 0.1 in 100 (steps); hold update_norm 7; hold drift_ratio 0.01 (sgd).",
@@ -123,17 +126,9 @@ FIELDS: dict[str, Field] = {
     ),
 }
 AXES = ("methods", "ranks", "alphas", "lrs", "seeds")
-TRAINING = ("steps", "batch_size", "optimizer", "lr_schedule", "warmup", "eval_every")
-ADVANCED = (
-    "rule_coefficient",
-    "rule_exponent",
-    "lr_ratio",
-    "weight_decay",
-    "clip",
-    "lora_dropout",
-    "dynamics_every",
-    "alpha_schedule",
-)
+TRAINING = tuple(name for name, part in _TRAINING.items() if part.get("basic"))
+MORE_TRAINING = tuple(name for name in _TRAINING if name not in TRAINING)
+RULE = ("rule_coefficient", "rule_exponent", "lr_ratio", "alpha_schedule")
 PROBES = ("probes", "probe_kinds", "probe_spaces")
 
 
@@ -149,12 +144,14 @@ def field_inputs(
         dmc.Accordion(
             dmc.AccordionItem(
                 [
-                    dmc.AccordionControl("More: rule, LoRA+, decay, clipping, dynamics, α over time, probes"),
+                    dmc.AccordionControl("More: training, rule, LoRA+, α over time, probes"),
                     dmc.AccordionPanel(
-                        [
-                            _columns([built[name] for name in ADVANCED], 3),
-                            html.Div(_columns([built[name] for name in PROBES], 3), style={"marginTop": 16}),
-                        ]
+                        dmc.Stack(
+                            [
+                                _columns([built[name] for name in names], 3)
+                                for names in (MORE_TRAINING, RULE, PROBES)
+                            ]
+                        )
                     ),
                 ],
                 value="more",
@@ -207,7 +204,10 @@ def _input(name: str, field: Field, value: Any, methods: list[MethodItem]) -> Co
         data = [{"value": method.name, "label": f"{method.name}: {method.summary}"} for method in methods]
         return dmc.MultiSelect(**common, data=data, searchable=True, mb="sm")
     if field.kind == "number":
-        return dmc.NumberInput(**common, min=0, allowDecimal=False, debounce=DEBOUNCE_MS)
+        # What is out of bounds stays as typed: the plan says what is allowed.
+        return dmc.NumberInput(
+            **common, **field.limits, clampBehavior="none", allowDecimal=False, debounce=DEBOUNCE_MS
+        )
     if isinstance(field.kind, tuple):
         return dmc.Select(**common, data=list(field.kind), allowDeselect=False)
     return dmc.TextInput(**common, debounce=DEBOUNCE_MS)

@@ -14,6 +14,7 @@ from dashboard import ids
 from dashboard.components.parts import note
 from dashboard.connection import Connect
 from lora_alpha.errors import InvalidSpec, LoraAlphaError
+from lora_alpha.spec import ProbeSettings, schema_fields, short_number
 from lora_alpha.wire.sweeps import Run, Sweep, WorkloadItem
 
 KINDS = [
@@ -28,14 +29,9 @@ SPACES = [
     {"value": "full", "label": "full weights"},
 ]
 NUMBERS = {
-    "tolerance": ("Tolerance", "Relative residual, 1e-3 unless given."),
-    "max_products": ("Most products", "Hessian products, 300 unless given."),
-    "top_k": ("Eigenvalues k", "Of kind top, 10 unless given."),
-    "iterations": ("Lanczos iterations", "Of kind density, 60 unless given."),
-    "num_vectors": ("Start vectors", "Of density and trace, 8 unless given."),
-    "trace_error": ("Trace error", "Relative standard error, 0.02 unless given."),
-    "batch_size": ("Batch size", "As trained unless given."),
-    "num_batches": ("Batches", "1 unless given."),
+    name: part
+    for name, part in schema_fields(ProbeSettings).items()
+    if part.get("type") in {"integer", "number"}
 }
 POINTS = {"run": ("run", "step"), "fresh": ("workload", "rank", "alpha", "seed")}
 
@@ -77,7 +73,7 @@ def form(sweep: Sweep | None, runs: Sequence[Run], workloads: Sequence[WorkloadI
                         dmc.AccordionControl("More: exactness and data"),
                         dmc.AccordionPanel(
                             dmc.SimpleGrid(
-                                [_text(name, *about) for name, about in NUMBERS.items()],
+                                [_text(name, part["title"], _about(part)) for name, part in NUMBERS.items()],
                                 cols={"base": 1, "sm": 4},
                             )
                         ),
@@ -196,6 +192,12 @@ def _fresh_point(workloads: Sequence[WorkloadItem]) -> Component:
         ],
         cols={"base": 1, "sm": 4},
     )
+
+
+def _about(part: Mapping[str, Any]) -> str:
+    """Help of a declared field with its default, if the help does not say what happens without a value."""
+    help, default = part["description"], part["default"]
+    return f"{help} {short_number(default)} unless given." if default is not None else str(help)
 
 
 def _select(name: str, label: str, value: str | None, data: Sequence[Any], **more: Any) -> Component:

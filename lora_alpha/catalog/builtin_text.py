@@ -140,7 +140,6 @@ MOD_RL = WorkloadInfo(
         steps=100,
         batch_size=8,
         lr_schedule="constant",
-        eval_every=25,
     ),
     seconds_per_step=1.6e-3,
     tokens_per_example=4,

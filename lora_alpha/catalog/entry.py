@@ -8,27 +8,19 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from lora_alpha.spec import DType, Frozen, LRSchedule, Optimizer
+from lora_alpha.spec import DType, LearningRate, Positive, Rank, Seed, TrainSettings
 
 Family = Literal["sft", "reasoning-sft", "reasoning-rl", "multimodal", "classification", "synthetic"]
 
 
-class SweepDefaults(Frozen):
-    """What a sweep of this workload uses where the request is silent."""
+class SweepDefaults(TrainSettings):
+    """What a sweep of this workload uses where the request is silent; training fields as declared there."""
 
     methods: list[str] = ["lora"]
-    ranks: list[int]
-    alphas: list[float]
-    lrs: list[float] = [2e-4]
-    seeds: list[int] = [0, 1, 2]
-    steps: int
-    batch_size: int
-    optimizer: Optimizer = "adamw"
-    lr_schedule: LRSchedule = "cosine"
-    warmup: int = 10
-    eval_every: int = 25
-    checkpoint_steps: int = 100
-    dynamics_every: int = 50  # below 5 % of the time (benchmarks/dynamics.py)
+    ranks: list[Rank]
+    alphas: list[Positive]
+    lrs: list[LearningRate] = [2e-4]
+    seeds: list[Seed] = [0, 1, 2]
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,6 @@ HF_RL = replace(
         steps=100,
         batch_size=4,
         lr_schedule="constant",
-        eval_every=25,
     ),
     seconds_per_step=10.0,
     tokens_per_example=8 * 512,

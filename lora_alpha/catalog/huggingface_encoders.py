@@ -133,9 +133,7 @@ HF_CLASSIFY = WorkloadInfo(
     metric="held-out cross-entropy, nats per text",
     forgetting="‖h − h0‖²/‖h0‖² of the last hidden states against the frozen base's, on held-out texts",
     options=ClassificationOptions,
-    defaults=SweepDefaults(
-        ranks=[2, 8, 32], alphas=powers_of_two(4, 12), steps=200, batch_size=16, eval_every=25
-    ),
+    defaults=SweepDefaults(ranks=[2, 8, 32], alphas=powers_of_two(4, 12), steps=200, batch_size=16),
     seconds_per_step=0.5,
     tokens_per_example=128,
     pack_limit=16,
@@ -153,9 +151,7 @@ HF_CLIP = WorkloadInfo(
     metric="held-out contrastive cross-entropy, nats per pair",
     forgetting="1 − mean cosine similarity with the frozen base's embeddings, on held-out pairs",
     options=DualEncoderOptions,
-    defaults=SweepDefaults(
-        ranks=[2, 8, 32], alphas=powers_of_two(4, 12), steps=200, batch_size=32, eval_every=25
-    ),
+    defaults=SweepDefaults(ranks=[2, 8, 32], alphas=powers_of_two(4, 12), steps=200, batch_size=32),
     seconds_per_step=5.0,
     tokens_per_example=127,  # 50 of a 224-pixel picture in patches of 32, 77 of a caption
     pack_limit=8,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,11 +13,13 @@ from lora_alpha.catalog.entry import SweepDefaults, WorkloadInfo
 from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.methods import METHODS
 from lora_alpha.request import SweepRequest
-from lora_alpha.spec import SweepSpec, TrainSpec, count_grid, expand
+from lora_alpha.spec import SweepSettings, SweepSpec, TrainSettings, TrainSpec, count_grid, expand
 
 REFERENCE_LR = 2e-4  # the lr at which every built-in workload's α grid was measured
 MAX_RUNS = 20_000
 MAX_QUOTED = 60
+TRAINING = set(TrainSettings.model_fields)
+WITHIN_STEPS = ("warmup", "eval_every", "dynamics_every")  # in a short run these are shortened, too
 
 
 def resolve(request: SweepRequest) -> SweepSpec:
@@ -33,35 +35,33 @@ def resolve(request: SweepRequest) -> SweepSpec:
         info = workload_info(request.workload)
     except InvalidSpec as unknown:
         raise InvalidSpec([*unknown.problems, *_grid_problems(request)]) from None
+    defaults = info.defaults
+    given = request.model_dump(include=TRAINING, exclude_none=True)
+    settings = TrainSettings.model_validate({**defaults.model_dump(include=TRAINING), **given})
     problems = [
         *_option_problems(info, request),
         *_grid_problems(request),
-        *_train_problems(request, info),
-        *_schedule_problems(request, info),
+        *_step_problems(request, given, steps=settings.steps),
+        *_schedule_problems(request, settings),
     ]
     if problems:
         raise InvalidSpec(problems)
-    defaults = info.defaults
     lrs = request.lrs or defaults.lrs
     cells_only = bool(request.cells) and not any(
         (request.methods, request.ranks, request.alphas, request.lrs)
     )
     spec = SweepSpec(
         name=request.name or "",
-        train=_train(request, info),
+        train=_train(request, info, settings),
         methods=[] if cells_only else request.methods or defaults.methods,
         ranks=request.ranks or defaults.ranks,
         alphas=_alphas(request, defaults, lrs),
         alpha_rule=request.rule,
         lrs=lrs,
         seeds=request.seeds or defaults.seeds,
-        lr_ratio=request.lr_ratio,
-        alpha_schedule=request.alpha_schedule,
         cells=request.cells,
-        probes=request.probes,
         tags=request.tags,
-        search=request.search,
-        priority=request.priority,
+        **{name: getattr(request, name) for name in SweepSettings.model_fields},
     )
     check_size(spec)
     return spec
@@ -81,34 +81,13 @@ def check_size(spec: SweepSpec) -> None:
         raise InvalidSpec([FieldProblem("sweep", f"{message}; take fewer ranks, alphas, lrs or seeds")])
 
 
-def _train(request: SweepRequest, info: WorkloadInfo) -> TrainSpec:
-    defaults = info.defaults
-
-    def chosen(field: str) -> Any:
-        given = getattr(request, field)
-        return getattr(defaults, field) if given is None else given
-
-    steps = chosen("steps")
-    options = info.options.model_validate(request.workload_options)
+def _train(request: SweepRequest, info: WorkloadInfo, settings: TrainSettings) -> TrainSpec:
+    shortened = {name: min(getattr(settings, name), settings.steps) for name in WITHIN_STEPS}
     return TrainSpec(
+        **(settings.model_dump() | shortened),
         workload=info.name,
-        workload_options=options.model_dump(mode="json"),
-        steps=steps,
-        batch_size=chosen("batch_size"),
-        optimizer=chosen("optimizer"),
-        lr_schedule=chosen("lr_schedule"),
-        warmup=min(chosen("warmup"), steps),
-        weight_decay=request.weight_decay,
-        betas=request.betas,
-        eps=request.eps,
-        clip=request.clip,
-        lora_dropout=request.lora_dropout,
-        eval_every=min(chosen("eval_every"), steps),
-        checkpoint_steps=chosen("checkpoint_steps"),
-        dynamics_every=min(chosen("dynamics_every"), steps),
-        adapter_steps=_adapter_steps(request, steps),
-        dtype=request.dtype,
-        init_adapter=request.init_adapter,
+        workload_options=info.options.model_validate(request.workload_options).model_dump(mode="json"),
+        adapter_steps=_adapter_steps(request, settings.steps),
     )
 
 
@@ -147,31 +126,20 @@ def _grid_problems(request: SweepRequest) -> list[FieldProblem]:
     return problems
 
 
-def _train_problems(request: SweepRequest, info: WorkloadInfo) -> list[FieldProblem]:
-    problems = []
-    steps = request.steps or info.defaults.steps
-    checks: list[tuple[str, int | None, Callable[[int], bool], str]] = [
-        ("warmup", request.warmup, lambda value: value <= steps, f"at most the {steps} steps of the run"),
-        (
-            "eval_every",
-            request.eval_every,
-            lambda value: value <= steps,
-            f"at most the {steps} steps of the run",
-        ),
+def _step_problems(request: SweepRequest, given: Mapping[str, Any], *, steps: int) -> list[FieldProblem]:
+    problems = [
+        FieldProblem(name, f"got {given[name]}: must be at most the {steps} steps of the run")
+        for name in ("warmup", "eval_every")
+        if given.get(name, 0) > steps
     ]
-    for at in request.probes.at if request.probes else []:
-        if isinstance(at, int):
-            checks.append(("probes.at", at, lambda value: value <= steps, f"at most the {steps} steps"))
-    for field, value, allowed, message in checks:
-        if value is not None and not allowed(value):
-            problems.append(FieldProblem(field, f"got {value}: must be {message}"))
-    return problems
+    late = [at for at in (request.probes.at if request.probes else []) if isinstance(at, int) and at > steps]
+    return problems + [
+        FieldProblem("probes.at", f"got {at}: must be at most the {steps} steps") for at in late
+    ]
 
 
-def _schedule_problems(request: SweepRequest, info: WorkloadInfo) -> list[FieldProblem]:
+def _schedule_problems(request: SweepRequest, settings: TrainSettings) -> list[FieldProblem]:
     """A controlled α needs steps that are watched, and a target that s can move."""
-    optimizer = request.optimizer or info.defaults.optimizer
-    watched = info.defaults.dynamics_every if request.dynamics_every is None else request.dynamics_every
     schedules = [("alpha_schedule", request.alpha_schedule)]
     schedules += [
         (f"cells.{index}.alpha_schedule", cell.alpha_schedule) for index, cell in enumerate(request.cells)
@@ -180,13 +148,13 @@ def _schedule_problems(request: SweepRequest, info: WorkloadInfo) -> list[FieldP
     for field, schedule in schedules:
         if schedule.kind != "hold":
             continue
-        if not watched:
+        if not settings.dynamics_every:
             message = (
                 "got kind 'hold' with dynamics_every 0: α is controlled at the steps at which signal and "
                 "drift are recorded; set dynamics_every to 1 or more"
             )
             problems.append(FieldProblem(f"{field}.kind", message))
-        if schedule.target_metric == "drift_ratio" and optimizer == "adamw":
+        if schedule.target_metric == "drift_ratio" and settings.optimizer == "adamw":
             message = (
                 "got 'drift_ratio' with optimizer 'adamw': Adam's steps are as large as the learning rate "
                 "whatever s is, so the drift ratio does not follow α and cannot be held by it; take "

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field
 
-from lora_alpha.request import Tag
+from lora_alpha.request import ExplicitCells, Tag
 from lora_alpha.spec import (
-    Configuration,
     LearningRate,
     Positive,
     Rank,
@@ -109,7 +108,7 @@ class ExtendRequest(Wire):
     alphas: list[Positive] = []
     lrs: list[LearningRate] = []
     seeds: list[Seed] = []
-    cells: Annotated[list[Configuration], Field(max_length=20_000)] = []
+    cells: ExplicitCells = []
 
 
 class Run(Wire):

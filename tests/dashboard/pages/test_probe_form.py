@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from dashboard.pages.probe_form import NUMBERS, POINTS, bodies
-from lora_alpha.spec import ProbeSpec
+from dashboard.pages.probe_form import NUMBERS, POINTS, bodies, form
+from lora_alpha.catalog import WORKLOADS
+from lora_alpha.spec import ProbeSettings, ProbeSpec
+from lora_alpha.wire.sweeps import WorkloadItem
 
 TYPED = {
     "kind": "top",
@@ -53,3 +55,23 @@ def test_every_field_of_the_form_is_one_of_the_api():
     assert names <= set(ProbeSpec.model_fields)
     with pytest.raises(ValidationError, match="tolerance"):
         ProbeSpec.model_validate(bodies("fresh", {**TYPED, "tolerance": "small"})[0])
+
+
+def test_numbers_say_what_they_are_and_what_stands_without_them():
+    info = WORKLOADS["mlp"]
+    words = {
+        name: getattr(info, name)
+        for name in ("name", "family", "title", "summary", "regime", "metric", "forgetting")
+    }
+    item = WorkloadItem(id="mlp", options_schema={}, defaults={}, **words)
+    page = form(None, [], [item])
+    shown = {
+        part.id["name"]: part for part in page._traverse() if isinstance(getattr(part, "id", None), dict)
+    }
+    declared = ProbeSettings.model_fields
+    for name in NUMBERS:
+        assert shown[name].label == declared[name].title
+        assert shown[name].description.startswith(declared[name].description)
+    assert shown["tolerance"].description == "Relative residual. 1e-3 unless given."
+    assert shown["batch_size"].description == "As trained unless given."
+    assert {"tolerance", "max_products", "probe_seed"} < set(NUMBERS)

@@ -60,8 +60,8 @@ def test_the_default_alphas_follow_the_lr() -> None:
 
 def test_short_runs_shorten_the_defaults_that_depend_on_them() -> None:
     train = resolved(steps=5).train
-    assert train.warmup <= 5
-    assert train.eval_every <= 5
+    assert (train.warmup, train.eval_every, train.dynamics_every) == (5, 5, 5)
+    assert resolved(steps=5, dynamics_every=70).train.dynamics_every == 5
 
 
 def test_cells_alone_make_no_grid() -> None:
