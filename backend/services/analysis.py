@@ -50,7 +50,7 @@ def law(store: Store, sweep_id: str, reading: Reading, *, target: Target = "alph
         laws=laws,
         warnings=warnings,
         reasons=no_law_reasons(found, laws, target=target),
-        rules=list(RULES),
+        rules=list(RULES) if target == "alpha" else [],
     )
 
 

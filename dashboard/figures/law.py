@@ -201,10 +201,9 @@ def _references(law: Law, ranks: Sequence[int], rules: Sequence[Rule], theme: Th
     for index, (name, slope) in enumerate(SLOPES.items()):
         ys = [anchor * (x / middle) ** slope for x in xs]
         traces.append(_reference(name, xs, ys, theme.line, ("dot", "dash", "dashdot")[index]))
-    if law.target == "alpha":
-        for index, rule in enumerate(rules):
-            ys = [rule.coefficient * x**rule.exponent for x in xs]
-            traces.append(_reference(rule.name, xs, ys, *RULE_LINES[index % len(RULE_LINES)]))
+    for index, rule in enumerate(rules):
+        ys = [rule.alpha(x) for x in xs]
+        traces.append(_reference(rule.name, xs, ys, *RULE_LINES[index % len(RULE_LINES)]))
     return traces
 
 

@@ -51,8 +51,8 @@ def paired_difference(
 
     Source: Schuirmann 1987 for the two one-sided tests.
 
-    >>> paired_difference({0: 1.1, 1: 1.1}, {0: 0.9, 1: 0.9}, margin=0.02)
-    PairedDifference(mean=0.2, low=0.2, high=0.2, within_margin=False)
+    >>> paired_difference({0: 1.25, 1: 1.25}, {0: 0.75, 1: 0.75}, margin=0.02)
+    PairedDifference(mean=0.5, low=0.5, high=0.5, within_margin=False)
     """
     pairs = np.array([[first[seed], second[seed]] for seed in shared_seeds(first, second)])
     n = len(pairs)

@@ -10,20 +10,23 @@ import numpy as np
 
 from lora_alpha.analysis.cells import Cell
 from lora_alpha.analysis.optimum import Optimum
-from lora_alpha.scaling import law_alpha
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A common rule: α = coefficient · r^exponent."""
+    """A common rule for α: coefficient · rank^exponent.
+
+    >>> Rule("α = 2r", 2.0, 1.0).alpha(8)
+    16.0
+    """
 
     name: str
     coefficient: float
     exponent: float
 
-    def alpha(self, rank: int) -> float:
-        """The α that the rule asks for at ``rank``, in the α/r convention."""
-        return law_alpha(rank, coefficient=self.coefficient, exponent=self.exponent)
+    def alpha(self, rank: float) -> float:
+        """The α that the rule asks for at ``rank``."""
+        return float(self.coefficient * float(rank) ** self.exponent)
 
 
 @dataclass(frozen=True)

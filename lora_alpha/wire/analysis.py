@@ -61,7 +61,7 @@ class Cells(Answer):
 
 
 class Laws(Answer):
-    """Answer of ``GET /sweeps/{id}/law``; ``rules`` are the common rules that the laws are judged against."""
+    """Answer of ``GET /sweeps/{id}/law``; ``rules`` are the common ones, none where the laws are of η."""
 
     sweep_id: str
     objective: str

@@ -18,10 +18,9 @@ import psycopg
 import pytest
 import redis
 
+from lora_alpha.spec import ENDED_SWEEPS
 from lora_alpha.wire.client import Client
 from lora_alpha.wire.sweeps import Sweep
-
-FINAL = {"finished", "failed", "cancelled", "stopped"}
 
 
 @dataclass
@@ -36,7 +35,7 @@ class Stack:
         return Client(self.address)
 
     def wait(self, sweep_id: str, *, timeout_s: float = 90) -> Sweep:
-        return self.wait_until(sweep_id, lambda sweep: sweep.state in FINAL, timeout_s=timeout_s)
+        return self.wait_until(sweep_id, lambda sweep: sweep.state in ENDED_SWEEPS, timeout_s=timeout_s)
 
     def wait_until(self, sweep_id: str, holds: Callable[[Sweep], bool], *, timeout_s: float = 60) -> Sweep:
         deadline = time.monotonic() + timeout_s
