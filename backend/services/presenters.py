@@ -13,10 +13,9 @@ from backend.services.estimates import sweep_etas, sweep_progress
 from backend.services.outcomes import schedule_label
 from backend.store.sweeps import run_counts
 from backend.store.tables import JobRow, RunRow, SweepRow
+from lora_alpha.analysis.cells import MIN_SEEDS
 from lora_alpha.catalog import WORKLOADS
 from lora_alpha.wire.sweeps import Run, Sweep
-
-MIN_SEEDS = 3
 
 
 def timestamp(seconds: float | None) -> datetime | None:

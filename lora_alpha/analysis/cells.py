@@ -13,6 +13,7 @@ from lora_alpha.analysis.intervals import t_quantile
 
 Status = Literal["finished", "failed", "pending"]
 CONSTANT = "constant"
+MIN_SEEDS = 3  # with fewer, differences between cells may be noise
 
 
 @dataclass(frozen=True)

@@ -64,14 +64,20 @@ class Law:
 
 
 def fit_laws(cells: Sequence[Cell], *, target: Target = "alpha") -> list[Law]:
-    """One law for each (method, lr_ratio, lr) among ``cells``, or for each α with target ``lr``.
+    """The laws of a sweep: one for each (method, lr_ratio, lr), or for each α with target ``lr``.
 
     Cells whose α moves during training are left out.
     """
     cells = constant_alpha(cells)
-    groups: dict[tuple[str, float, float], list[Optimum]] = {}
-    for optimum in find_optima(cells, target=target):
-        groups.setdefault((optimum.method, optimum.lr_ratio, optimum.fixed), []).append(optimum)
+    return laws_through(find_optima(cells, target=target), cells)
+
+
+def laws_through(optima: Sequence[Optimum], cells: Sequence[Cell] = ()) -> list[Law]:
+    """One law for each (method, lr_ratio, fixed value, target) among ``optima``; see ``fit_law``."""
+    groups: dict[tuple[str, float, float, Target], list[Optimum]] = {}
+    for optimum in optima:
+        key = (optimum.method, optimum.lr_ratio, optimum.fixed, optimum.target)
+        groups.setdefault(key, []).append(optimum)
     return [fit_law(group, cells) for _, group in sorted(groups.items())]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lora_alpha.analysis.cells import Cell
+from lora_alpha.analysis.cells import MIN_SEEDS, Cell
 from lora_alpha.analysis.law import Law
 from lora_alpha.errors import FitError
 from lora_alpha.methods import METHODS
@@ -87,8 +87,8 @@ def recommend(
             warnings.append(f"rank {rank} is outside the swept {swept}: sweep it to be sure")
     else:
         raise FitError(f"no optimum at rank {rank} and no law: {'; '.join(law.reasons)}")
-    if law.num_seeds < 3:
-        warnings.append(f"only {law.num_seeds} seeds: take at least 3")
+    if law.num_seeds < MIN_SEEDS:
+        warnings.append(f"only {law.num_seeds} seeds: take at least {MIN_SEEDS}")
     supporting = tuple(
         cell
         for cell in cells

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_alpha.analysis.optimum import Censored, Optimum
+from lora_alpha.scaling import spectral_match_alpha
 
 CurveKey = tuple[str, int, str, int, float, int]
 
@@ -201,15 +202,6 @@ def what_is_missing(
     return reasons
 
 
-def generic_crossing(rank: int, in_features: int) -> float:
-    """√(3·in·r): the α at which LoRA and full-weight coordinates are equally sharp in a generic direction.
-
-    >>> round(generic_crossing(16, 256), 1)
-    110.9
-    """
-    return math.sqrt(3 * in_features * rank)
-
-
 def _point(item: Sharpness) -> object:
     if item.step == 0:
         return (item.workload, item.in_features, item.seed)
@@ -245,7 +237,7 @@ def _suppression(key: CurveKey, by_alpha: dict[float, list[tuple[Sharpness, floa
         points=points,
         crossing=crossing,
         slope=slope,
-        predicted=generic_crossing(rank, in_features),
+        predicted=spectral_match_alpha(in_features, rank),
         in_features=in_features,
         reason=reason,
         workload=workload,
