@@ -7,9 +7,10 @@ Nothing is sampled. A text cell that a spreadsheet would execute gets an apostro
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from functools import reduce
+from typing import Any, get_args
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -21,50 +22,63 @@ from backend.store.engines import Store
 from backend.store.metrics import decimal_values, iter_history
 from backend.store.sweeps import find_sweep
 from backend.store.tables import ProbeRow, RunRow, SweepRow
-from lora_alpha.wire.analysis import LawItem
+from lora_alpha.wire.analysis import Target
+from lora_alpha.wire.client import CsvKind
 
-RUNS = (
-    *(
-        "run_id",
-        "sweep_id",
-        "name",
-        "state",
-        "diverged",
-        "workload",
-        "method",
-        "rank",
-        "alpha",
-        "scale",
-        "lr",
-    ),
-    *("seed", "steps", "final_loss", "best_loss", "best_step", "forgetting", "started_at", "duration_s"),
-    *("tags", "error", "lr_ratio", "alpha_schedule"),
-)
+# Each table: column → where in a row its value is. A new column is a line here; it goes to the end.
+Columns = dict[str, str]
+
+
+def _alike(record: str, names: str) -> Columns:
+    """Columns that are called as the fields of ``record`` are."""
+    return {name: f"{record}.{name}" for name in names.split()}
+
+
+RUNS: Columns = {
+    "run_id": "run.id",
+    **_alike("run", "sweep_id name state diverged workload method rank alpha scale lr seed steps final_loss"),
+    **_alike("run", "best_loss best_step forgetting started_at duration_s tags error"),
+    **_alike("run", "lr_ratio alpha_schedule"),
+}
 HISTORY = ("run_id", "metric", "step", "time", "value")
-CELLS = (
-    *("sweep_id", "method", "rank", "alpha", "scale", "lr", "n", "mean", "std", "ci_low", "ci_high"),
-    *("num_diverged", "num_failed", "num_pending", "forgetting", "lr_ratio", "alpha_schedule"),
-)
-OPTIMA = (
-    *("sweep_id", "workload", "method", "lr", "rank", "alpha_star", "alpha_low", "alpha_high", "basin_low"),
-    *("basin_high", "loss", "censored", "num_seeds", "target", "alpha", "lr_ratio"),
-)
-LAW = (
-    *("sweep_id", "workload", "method", "lr", "exponent", "exponent_low", "exponent_high", "coefficient"),
-    *("coefficient_low", "coefficient_high", "num_ranks", "num_censored", "num_seeds", "num_diverged"),
-    *("num_excluded", "target", "alpha", "lr_ratio", "bend", "bend_low", "bend_high"),
-)
-PROBES = ("probe_id", "run_id", "step", "space", "kind", "index", "value", "error")
+CELLS: Columns = {
+    "sweep_id": "sweep.id",
+    **_alike("cell", "method rank alpha scale lr n mean std ci_low ci_high num_diverged num_failed"),
+    **_alike("cell", "num_pending forgetting lr_ratio alpha_schedule"),
+}
+OPTIMA: Columns = {
+    "sweep_id": "sweep.id",
+    "workload": "sweep.workload",
+    **_alike("optimum", "method lr rank"),
+    "alpha_star": "optimum.value",
+    "alpha_low": "optimum.low",
+    "alpha_high": "optimum.high",
+    **_alike("optimum", "basin_low basin_high loss censored num_seeds target alpha lr_ratio"),
+}
+LAW: Columns = {
+    "sweep_id": "sweep.id",
+    "workload": "sweep.workload",
+    **_alike("law", "method lr"),
+    **_alike("law.fit", "exponent exponent_low exponent_high coefficient coefficient_low coefficient_high"),
+    **_alike("law", "num_ranks num_censored num_seeds num_diverged num_excluded target alpha lr_ratio"),
+    **_alike("law.fit", "bend bend_low bend_high"),
+}
+PROBES: Columns = {
+    "probe_id": "probe.id",
+    **_alike("probe", "run_id step space"),
+    **_alike("number", "kind index value error"),
+}
 
 # What makes a spreadsheet take a cell for a formula, full-width forms included.
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 BLOCK_ROWS = 2_000
 
-Row = Sequence[Any]
+Row = Mapping[str, Any]  # the records that the columns speak of
 Ids = Sequence[str] | None
+Export = tuple[Sequence[str], Callable[[Session, Ids], Iterator[bytes]]]  # columns, and lines in blocks
 
 
-def csv_blocks(store: Store, kind: str, sweep_ids: Ids) -> Iterator[bytes]:
+def csv_blocks(store: Store, kind: CsvKind, sweep_ids: Ids) -> Iterator[bytes]:
     """The export ``kind`` of these sweeps (None: of all) as UTF-8 blocks, header first.
 
     The sweeps must exist: see ``check_sweeps``.
@@ -105,7 +119,7 @@ def text_cell(value: Any) -> str:
     return repr(value)
 
 
-def _block(rows: Iterable[Row]) -> bytes:
+def _block(rows: Iterable[Iterable[Any]]) -> bytes:
     return "".join(",".join(_quoted(text_cell(cell)) for cell in row) + "\n" for row in rows).encode()
 
 
@@ -114,13 +128,25 @@ def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
 
-def _in_blocks(rows: Callable[[Session, Ids], Iterator[Row]]) -> Callable[[Session, Ids], Iterator[bytes]]:
+def _in_blocks(columns: Columns, rows: Callable[[Session, Ids], Iterator[Row]]) -> Export:
+    paths = [path.split(".") for path in columns.values()]
+
+    def line(row: Row) -> list[Any]:
+        return [reduce(_part, fields, row[record]) for record, *fields in paths]
+
     def blocks(session: Session, sweep_ids: Ids) -> Iterator[bytes]:
-        remaining = rows(session, sweep_ids)
+        remaining = map(line, rows(session, sweep_ids))
         while block := list(itertools.islice(remaining, BLOCK_ROWS)):
             yield _block(block)
 
-    return blocks
+    return tuple(columns), blocks
+
+
+def _part(record: Any, name: str) -> Any:
+    """A field, or a key of a dict; None of what is missing."""
+    if record is None:
+        return None
+    return record.get(name) if isinstance(record, dict) else getattr(record, name)
 
 
 def _named(session: Session, sweep_ids: Ids) -> Sequence[str]:
@@ -135,8 +161,7 @@ def _run_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
         tags = find_sweep(session, sweep_id).tags
         query = select(RunRow).where(RunRow.sweep_id == sweep_id).order_by(RunRow.position)
         for row in session.scalars(query, execution_options={"yield_per": BLOCK_ROWS}):
-            run = show_run(row, tags)
-            yield (run.id, *(getattr(run, name) for name in RUNS[1:]))
+            yield {"run": show_run(row, tags)}
 
 
 def _history_blocks(session: Session, sweep_ids: Ids) -> Iterator[bytes]:
@@ -154,35 +179,23 @@ def _history_blocks(session: Session, sweep_ids: Ids) -> Iterator[bytes]:
 
 def _cell_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
     for sweep_id in _named(session, sweep_ids):
-        for cell in sweep_cells(session, sweep_id, Reading()):
-            yield (sweep_id, *(getattr(cell, name) for name in CELLS[1:]))
-
-
-def _laws(session: Session, sweep_ids: Ids) -> Iterator[tuple[SweepRow, LawItem]]:
-    for sweep_id in _named(session, sweep_ids):
         sweep = find_sweep(session, sweep_id)
-        for target in ("alpha", "lr"):
-            for law in sweep_laws(session, sweep_id, Reading(), target=target):
-                yield sweep, law
-
-
-def _optimum_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
-    for sweep, law in _laws(session, sweep_ids):
-        for optimum in law.optima:
-            yield (
-                *(sweep.id, sweep.workload, optimum.method, optimum.lr, optimum.rank),
-                *(optimum.value, optimum.low, optimum.high, optimum.basin_low, optimum.basin_high),
-                *(optimum.loss, optimum.censored, optimum.num_seeds, optimum.target),
-                *(optimum.alpha, optimum.lr_ratio),
-            )
+        for cell in sweep_cells(session, sweep_id, Reading()):
+            yield {"sweep": sweep, "cell": cell}
 
 
 def _law_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
-    for sweep, law in _laws(session, sweep_ids):
-        fit = [getattr(law.fit, name, None) for name in LAW[4:10]]
-        counts = [getattr(law, name) for name in LAW[10:18]]
-        bend = [getattr(law.fit, name, None) for name in LAW[18:]]
-        yield (sweep.id, sweep.workload, law.method, law.lr, *fit, *counts, *bend)
+    for sweep_id in _named(session, sweep_ids):
+        sweep = find_sweep(session, sweep_id)
+        for target in get_args(Target):
+            for law in sweep_laws(session, sweep_id, Reading(), target=target):
+                yield {"sweep": sweep, "law": law}
+
+
+def _optimum_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
+    for row in _law_rows(session, sweep_ids):
+        for optimum in row["law"].optima:
+            yield {**row, "optimum": optimum}
 
 
 def _probe_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
@@ -191,19 +204,17 @@ def _probe_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
     if sweep_ids is not None:
         query = query.where(ProbeRow.sweep_id.in_(sweep_ids))
     for probe in session.scalars(query):
-        head = (probe.id, probe.run_id, probe.step, probe.space)
         numbers = (probe.result or {}).get("rows", [])
-        for number in numbers:
-            yield (*head, *(number.get(name) for name in ("kind", "index", "value", "error")))
-        if not numbers:
-            yield (*head, probe.kind, None, None, probe.error or probe.state)
+        none = {"kind": probe.kind, "error": probe.error or probe.state}
+        for number in numbers or [none]:
+            yield {"probe": probe, "number": number}
 
 
-EXPORTS: dict[str, tuple[Sequence[str], Callable[[Session, Ids], Iterator[bytes]]]] = {
-    "runs": (RUNS, _in_blocks(_run_rows)),
+EXPORTS: dict[CsvKind, Export] = {
+    "runs": _in_blocks(RUNS, _run_rows),
     "history": (HISTORY, _history_blocks),
-    "cells": (CELLS, _in_blocks(_cell_rows)),
-    "optima": (OPTIMA, _in_blocks(_optimum_rows)),
-    "law": (LAW, _in_blocks(_law_rows)),
-    "probes": (PROBES, _in_blocks(_probe_rows)),
+    "cells": _in_blocks(CELLS, _cell_rows),
+    "optima": _in_blocks(OPTIMA, _optimum_rows),
+    "law": _in_blocks(LAW, _law_rows),
+    "probes": _in_blocks(PROBES, _probe_rows),
 }

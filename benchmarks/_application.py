@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from command_line.progress import DONE
+from lora_alpha.spec import ENDED_SWEEPS
 from lora_alpha.wire.client import Client
 from lora_alpha.wire.sweeps import Sweep
 
@@ -39,7 +39,7 @@ class Stack:
 
     def wait(self, sweep_id: str, *, timeout_s: float = 90) -> Sweep:
         """The sweep as it ended."""
-        return self.wait_until(sweep_id, lambda sweep: sweep.state in DONE, timeout_s=timeout_s)
+        return self.wait_until(sweep_id, lambda sweep: sweep.state in ENDED_SWEEPS, timeout_s=timeout_s)
 
     def wait_until(self, sweep_id: str, holds: Callable[[Sweep], bool], *, timeout_s: float = 60) -> Sweep:
         """The sweep as soon as ``holds`` is true of it; AssertionError with all logs if it is not in time."""

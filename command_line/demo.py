@@ -15,7 +15,7 @@ from command_line.progress import follow
 from command_line.remote import write_csv_folder
 from lora_alpha.request import SweepRequest
 from lora_alpha.spec import Configuration
-from lora_alpha.wire.analysis import LawItem, Laws, RuleItem
+from lora_alpha.wire.analysis import WITHIN_BASIN, Law, Laws, RuleCost
 from lora_alpha.wire.client import Client
 from lora_alpha.wire.sweeps import ExtendRequest, Sweep
 
@@ -65,9 +65,9 @@ def print_law(laws: Laws, sweep: Sweep, console: Console) -> None:
         console.print(f"[yellow]{line}[/yellow]")
 
 
-def _optima_table(law: LawItem) -> Table:
+def _optima_table(law: Law) -> Table:
     table = Table(title=f"Best α per rank at η = {law.lr:g} ({law.method})" if law.lr else law.method)
-    for heading in ("rank", "α*", "95 % interval", "scale s*", "within 2 %", "octaves", "loss", ""):
+    for heading in ("rank", "α*", "95 % interval", "scale s*", WITHIN_BASIN, "octaves", "loss", ""):
         table.add_column(heading, justify="right")
     for optimum in law.optima:
         low, high = "≤" if optimum.basin_open_low else "", "≥" if optimum.basin_open_high else ""
@@ -84,7 +84,7 @@ def _optima_table(law: LawItem) -> Table:
     return table
 
 
-def _law_sentence(law: LawItem) -> str:
+def _law_sentence(law: Law) -> str:
     fit = law.fit
     if fit is None:
         return f"[yellow]{law.verdict}[/yellow]"
@@ -98,7 +98,7 @@ def _law_sentence(law: LawItem) -> str:
     )
 
 
-def _rule_table(law: LawItem) -> Table:
+def _rule_table(law: Law) -> Table:
     rules = list(dict.fromkeys(cost.rule for cost in law.rules))
     ranks = sorted({cost.rank for cost in law.rules})
     costs = {(cost.rule, cost.rank): cost for cost in law.rules}
@@ -111,7 +111,7 @@ def _rule_table(law: LawItem) -> Table:
     return table
 
 
-def _cost(cost: RuleItem | None) -> str:
+def _cost(cost: RuleCost | None) -> str:
     if cost is None or not cost.measured:
         return "not run"
     return "diverged" if cost.cost is None else f"{cost.cost:+.1%}"

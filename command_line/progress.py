@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from lora_alpha.spec import ENDED_SWEEPS
 from lora_alpha.wire.client import Client
 from lora_alpha.wire.sweeps import Sweep
 
-DONE = {"finished", "failed", "cancelled", "stopped"}
 POLL_S = 0.5
 
 
@@ -34,7 +34,7 @@ def follow(client: Client, sweep_ids: Sequence[str], *, console: Console) -> lis
             sweeps = [client.sweep(sweep_id) for sweep_id in sweep_ids]
             for sweep in sweeps:
                 bars.update(tasks[sweep.id], completed=sweep.progress, runs=_runs(sweep), left=_left(sweep))
-            if all(sweep.state in DONE for sweep in sweeps):
+            if all(sweep.state in ENDED_SWEEPS for sweep in sweeps):
                 return sweeps
             time.sleep(POLL_S)
 
@@ -47,7 +47,7 @@ def _runs(sweep: Sweep) -> str:
 
 
 def _left(sweep: Sweep) -> str:
-    if sweep.state in DONE:
+    if sweep.state in ENDED_SWEEPS:
         return sweep.state
     if sweep.eta_seconds is None:
         return "estimating"

@@ -8,6 +8,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,7 @@ from lora_alpha.catalog.resolve import problems_from
 from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.importers.sweep_yaml import read_sweep_yaml
 from lora_alpha.request import SweepRequest
-from lora_alpha.wire.client import Client
-
-CSV_KINDS = ("runs", "history", "cells", "optima", "law", "probes")
+from lora_alpha.wire.client import CSV_KINDS, Client
 
 
 def read_request(file: Path | None, preset: str | None = None, **options: Any) -> SweepRequest:
@@ -147,9 +146,9 @@ def recommend(api: str, *, sweep: str, rank: int, lr: float | None) -> None:
     with _client(api) as client:
         answer = client.recommend(sweep=sweep, rank=rank, lr=lr)
     table = Table(show_header=False)
-    for name, value in answer.model_dump().items():
-        if name != "snippet" and value not in (None, [], ""):
-            table.add_row(name, "\n".join(map(str, value)) if isinstance(value, list) else str(value))
+    for name, value in {"sweep_id": answer.sweep_id, **asdict(answer)}.items():
+        if name != "snippet" and value not in (None, (), ""):
+            table.add_row(name, "\n".join(map(str, value)) if isinstance(value, tuple) else str(value))
     console.print(table)
     console.print(answer.snippet)
 

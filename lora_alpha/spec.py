@@ -18,6 +18,9 @@ from lora_alpha.scaling import law_alpha
 
 RunState = Literal["queued", "running", "finished", "failed", "cancelled", "lost"]
 SweepState = Literal["queued", "running", "paused", "stopping", "finished", "stopped", "cancelled", "failed"]
+# States from which nothing happens by itself any more; jobs and probes end as runs do.
+ENDED_RUNS: tuple[RunState, ...] = ("finished", "failed", "cancelled", "lost")
+ENDED_SWEEPS: tuple[SweepState, ...] = ("finished", "failed", "cancelled", "stopped")
 Optimizer = Literal["adamw", "sgd"]
 LRSchedule = Literal["constant", "cosine"]
 DType = Literal["float64", "float32", "bfloat16", "float16"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from backend.export import check_sweeps, csv_blocks
 from backend.routes.deps import BackendDep
+from lora_alpha.wire.client import CsvKind
 
 router = APIRouter(prefix="/export", tags=["export"])
-
-Kind = Literal["runs", "history", "cells", "optima", "law", "probes"]
 
 
 @router.get(
@@ -21,7 +20,7 @@ Kind = Literal["runs", "history", "cells", "optima", "law", "probes"]
     responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
 )
 def export(
-    kind: Kind,
+    kind: CsvKind,
     backend: BackendDep,
     sweep: Annotated[
         str | None, Query(max_length=10_000, description="Sweep ids, separated by commas; all unless given.")

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from backend.routes.deps import BackendDep, Cursor, Limit
 from backend.services import curvature, inspections, probes
 from lora_alpha.spec import ProbeKind, ProbeSpace, ProbeSpec, RunState
-from lora_alpha.wire.claims import Curvature
+from lora_alpha.wire.analysis import Curvature
 from lora_alpha.wire.jobs import Inspection, InspectionRequest, Probe
 from lora_alpha.wire.sweeps import Page
 

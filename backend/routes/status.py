@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from backend.login import set_token_cookie, token_matches
 from backend.routes.deps import BackendDep
 from backend.services import analysis, presets, status
-from lora_alpha.wire.analysis import RecommendationItem
+from lora_alpha.wire.analysis import Advice
 from lora_alpha.wire.base import Wire
 from lora_alpha.wire.jobs import PresetItem
 from lora_alpha.wire.sweeps import Health, MethodItem, Page, Worker, WorkloadItem
@@ -62,7 +62,7 @@ def recommend(
     sweep: Annotated[str, Query(max_length=100)],
     rank: Annotated[int, Query(ge=1, le=4096)],
     lr: Annotated[float | None, Query(gt=0, le=100, allow_inf_nan=False)] = None,
-) -> RecommendationItem:
+) -> Advice:
     """Which α to use, and why."""
     return analysis.recommend(backend.store, sweep, rank=rank, lr=lr)
 

@@ -10,13 +10,10 @@ from pydantic import ValidationError
 
 from backend.problems import all_problems
 from backend.routes.deps import BackendDep, Cursor, Limit, ReadingDep, SweepStates
-from backend.services import analysis, schedules, steering, sweeps
-from lora_alpha.analysis.equivalence import MARGIN
-from lora_alpha.analysis.optimum import Target
+from backend.services import analysis, steering, sweeps
 from lora_alpha.request import SweepRequest
-from lora_alpha.wire.analysis import Collapse, Equivalences, Laws
-from lora_alpha.wire.claims import Schedules
-from lora_alpha.wire.sweeps import Cells, ExtendRequest, FieldError, Page, Sweep, SweepPatch, SweepPlan
+from lora_alpha.wire.analysis import MARGIN, Cells, Collapse, Equivalences, Laws, Schedules, Target
+from lora_alpha.wire.sweeps import ExtendRequest, FieldError, Page, Sweep, SweepPatch, SweepPlan
 
 router = APIRouter(prefix="/sweeps", tags=["sweeps"])
 
@@ -141,7 +138,7 @@ def compare_schedules(
     margin: Annotated[float, Query(gt=0, le=1, allow_inf_nan=False)] = MARGIN,
 ) -> Schedules:
     """Does any schedule of α beat the best constant α?"""
-    return schedules.read(backend.store, sweep_id, reading, margin=margin)
+    return analysis.schedules(backend.store, sweep_id, reading, margin=margin)
 
 
 def _add_verb(verb: str) -> None:

@@ -11,7 +11,7 @@ from backend.services.outcomes import Reading, sweep_cells
 from backend.services.packs import add_runs, fleet_of
 from backend.store.sweeps import existing_configurations
 from backend.store.tables import SweepRow
-from lora_alpha.analysis.cells import CellStats
+from lora_alpha.analysis.cells import Cell
 from lora_alpha.analysis.refine import REACH, coarse_grid, next_alphas
 from lora_alpha.catalog.resolve import MAX_RUNS
 from lora_alpha.methods import METHODS
@@ -52,7 +52,7 @@ def refine(session: Session, sweep: SweepRow, *, now: float) -> bool:
     return True
 
 
-def _wanted(spec: SweepSpec, cells: Sequence[CellStats]) -> list[Configuration]:
+def _wanted(spec: SweepSpec, cells: Sequence[Cell]) -> list[Configuration]:
     """One configuration a seed for each α that a curve of the search still needs."""
     low, high = min(spec.alphas) / REACH, max(spec.alphas) * REACH
     searched = [
@@ -80,5 +80,5 @@ def _wanted(spec: SweepSpec, cells: Sequence[CellStats]) -> list[Configuration]:
     return wanted
 
 
-def _curve_key(cell: CellStats) -> tuple[str, float, float, int]:
+def _curve_key(cell: Cell) -> tuple[str, float, float, int]:
     return (cell.method, cell.lr, cell.lr_ratio, cell.rank or 0)

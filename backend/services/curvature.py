@@ -6,7 +6,6 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import select
@@ -22,8 +21,9 @@ from lora_alpha.analysis.sharpness import (
     rate_exponent,
     rates_at_sharpness,
     suppression_curves,
+    what_is_missing,
 )
-from lora_alpha.wire.claims import Curvature, RateItem, SharpnessItem, SuppressionItem
+from lora_alpha.wire.analysis import Curvature
 
 MAX_PROBES = 20_000
 
@@ -47,13 +47,13 @@ def read(store: Store, sweep_id: str | None) -> Curvature:
     rates = rates_at_sharpness(found, optima)
     return Curvature(
         sweep_id=sweep_id,
-        points=[SharpnessItem(**asdict(item)) for item in found],
-        suppression=[SuppressionItem(**asdict(curve)) for curve in suppression_curves(found)],
-        rates=[RateItem(**asdict(rate)) for rate in rates],
+        points=found,
+        suppression=suppression_curves(found),
+        rates=rates,
         rate_exponent=rate_exponent(rates),
         num_unfinished=states["queued"] + states["running"],
         num_failed=states["failed"] + states["lost"] + states["cancelled"],
-        reasons=_reasons(found, optima, rates),
+        reasons=what_is_missing(found, optima, rates),
     )
 
 
@@ -105,18 +105,3 @@ def _alpha_and_scale(
     if alpha is None or not scale or len(set(found)) != 1 or math.isclose(found[0], scale, rel_tol=1e-6):
         return alpha, scale
     return alpha * found[0] / scale, found[0]
-
-
-def _reasons(found: list[Sharpness], optima: list[Optimum], rates: list[Any]) -> list[str]:
-    if not found:
-        return ["no probe of the extremes has finished yet"]
-    spaces = {item.space for item in found}
-    reasons = []
-    if spaces != {"lora", "full"}:
-        (only,) = spaces
-        reasons.append(f"only space {only!r} was probed: the ratio needs both")
-    if not optima:
-        reasons.append("no best η: needs at least three learning rates at one rank and α")
-    elif not rates:
-        reasons.append("no probe in LoRA coordinates at step 0 belongs to a rank and α with a best η")
-    return reasons

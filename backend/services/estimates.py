@@ -9,16 +9,14 @@ from statistics import median
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from backend.store.sweeps import FINAL
 from backend.store.tables import JobRow, RunRow, SweepRow
-from lora_alpha.spec import TrainSpec
+from lora_alpha.spec import ENDED_RUNS, ENDED_SWEEPS, TrainSpec
 
 # Packs that say how fast the sweep goes now: enough to even out ranks, few enough to be recent.
 RECENT_PACKS = 8
 # A pack that has just begun spends its time on loading, not on steps.
 MIN_ELAPSED_S = 1.0
 MEASURED_PACKS = 32
-ENDED_RUNS = ("finished", "failed", "cancelled", "lost")
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def sweep_etas(session: Session, sweeps: Iterable[SweepRow], *, now: float) -> d
 
     A sweep that nobody works on (queued, paused, ended, ingested) has none.
     """
-    active = [sweep.id for sweep in sweeps if sweep.state not in {*FINAL, "queued", "paused"}]
+    active = [sweep.id for sweep in sweeps if sweep.state not in {*ENDED_SWEEPS, "queued", "paused"}]
     if not active:
         return {}
     packs = _packs(session, active)

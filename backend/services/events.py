@@ -11,8 +11,8 @@ from sqlalchemy import or_, select
 
 from backend.services.presenters import show_sweeps
 from backend.store.engines import Store
-from backend.store.sweeps import FINAL
 from backend.store.tables import SweepRow
+from lora_alpha.spec import ENDED_SWEEPS
 
 INTERVAL_S = 1.0
 HEARTBEAT_S = 15.0
@@ -24,7 +24,9 @@ def live_sweeps(store: Store, *, now: float) -> dict[str, str]:
     """Sweeps that are not over, or only just, as JSON by id."""
     with store.read() as session:
         rows = session.scalars(
-            select(SweepRow).where(or_(SweepRow.state.not_in(FINAL), SweepRow.finished > now - LINGER_S))
+            select(SweepRow).where(
+                or_(SweepRow.state.not_in(ENDED_SWEEPS), SweepRow.finished > now - LINGER_S)
+            )
         ).all()
         shown = show_sweeps(session, rows, now=now)
     fields = {"id", "name", "state", "counts", "progress", "eta_seconds"}

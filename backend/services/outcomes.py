@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from backend.store.metrics import read_metric
 from backend.store.tables import RunRow
-from lora_alpha.analysis.cells import CONSTANT, CellStats, RunOutcome, Status, make_cells
+from lora_alpha.analysis.cells import CONSTANT, Cell, RunOutcome, Status, make_cells
 from lora_alpha.spec import AlphaSchedule, Objective
 
 STATUS: dict[str, Status] = {
@@ -32,7 +32,7 @@ class Reading:
     at_step: int | None = None
 
 
-def sweep_cells(session: Session, sweep_id: str, reading: Reading) -> list[CellStats]:
+def sweep_cells(session: Session, sweep_id: str, reading: Reading) -> list[Cell]:
     """The cells of a sweep under ``reading``."""
     rows = list(session.scalars(select(RunRow).where(RunRow.sweep_id == sweep_id).order_by(RunRow.position)))
     losses = _losses(session, rows, reading)

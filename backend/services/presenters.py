@@ -13,10 +13,9 @@ from backend.services.estimates import sweep_etas, sweep_progress
 from backend.services.outcomes import schedule_label
 from backend.store.sweeps import run_counts
 from backend.store.tables import JobRow, RunRow, SweepRow
+from lora_alpha.analysis.cells import MIN_SEEDS
 from lora_alpha.catalog import WORKLOADS
 from lora_alpha.wire.sweeps import Run, Sweep
-
-MIN_SEEDS = 3
 
 
 def timestamp(seconds: float | None) -> datetime | None:
@@ -72,36 +71,20 @@ def show_runs(session: Session, rows: Sequence[RunRow]) -> list[Run]:
 
 
 def show_run(row: RunRow, tags: Sequence[str], *, attempt: int = 0) -> Run:
-    """One run."""
-    return Run(
-        id=row.id,
-        sweep_id=row.sweep_id,
-        name=row.name,
-        state=row.state,  # type: ignore[arg-type]
-        diverged=row.diverged,
-        workload=row.workload,
-        method=row.method,
-        rank=row.rank,
-        alpha=row.alpha,
-        scale=_final_scale(row),
-        lr=row.lr,
-        lr_ratio=row.configuration.get("lr_ratio", 1.0),
-        seed=row.seed,
-        steps=row.steps,
-        step=row.step,
-        final_loss=row.final_loss,
-        best_loss=row.best_loss,
-        best_step=row.best_step,
-        forgetting=row.forgetting,
-        summary={name: value for name, value in row.summary.items() if _is_number(value)},
-        started_at=timestamp(row.started),
-        finished_at=timestamp(row.finished),
-        duration_s=None if row.finished is None or row.started is None else row.finished - row.started,
-        tags=list(tags),
-        error=row.error,
-        attempt=attempt,
-        alpha_schedule=schedule_label(row),
-    )
+    """One run; what its row holds under the same name crosses as it is."""
+    fields = {name: getattr(row, name) for name in Run.model_fields.keys() & RunRow.__table__.columns.keys()}
+    fields |= {
+        "scale": _final_scale(row),
+        "lr_ratio": row.configuration.get("lr_ratio", 1.0),
+        "summary": {name: value for name, value in row.summary.items() if _is_number(value)},
+        "started_at": timestamp(row.started),
+        "finished_at": timestamp(row.finished),
+        "duration_s": None if row.finished is None or row.started is None else row.finished - row.started,
+        "tags": list(tags),
+        "attempt": attempt,
+        "alpha_schedule": schedule_label(row),
+    }
+    return Run(**fields)
 
 
 def _final_scale(row: RunRow) -> float | None:

@@ -20,11 +20,9 @@ from lora_alpha.catalog import WORKLOADS, workload_info
 from lora_alpha.catalog.resolve import problems_from
 from lora_alpha.errors import Conflict, FieldProblem, InvalidSpec, NotFound
 from lora_alpha.methods import METHODS
-from lora_alpha.spec import ProbeSpec
+from lora_alpha.spec import ENDED_RUNS, ProbeSpec
 from lora_alpha.wire.jobs import Probe
 from lora_alpha.wire.sweeps import Page
-
-ENDED = ("finished", "failed", "cancelled", "lost")
 
 
 def create(store: Store, settings: Settings, spec: ProbeSpec, *, now: float) -> Probe:
@@ -125,7 +123,7 @@ def cancel(store: Store, probe_id: str, *, now: float) -> Probe:
     """
     with store.write() as session:
         row = _find(session, probe_id)
-        if row.state in ENDED:
+        if row.state in ENDED_RUNS:
             raise Conflict(f"probe {probe_id} is {row.state}: there is nothing to cancel")
         request_cancel(session, [probe_id])
         cancel_waiting(session, now=now)

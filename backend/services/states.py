@@ -6,12 +6,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from backend.services.adaptive import refine
-from backend.store.sweeps import FINAL, run_counts
+from backend.store.sweeps import run_counts
 from backend.store.tables import RunRow, SweepRow
-from lora_alpha.spec import SweepState
+from lora_alpha.spec import ENDED_SWEEPS, SweepState
 from lora_alpha.wire.sweeps import RunCounts
-
-__all__ = ["FINAL", "derive_state", "refresh_state"]
 
 
 def derive_state(counts: RunCounts, *, intent: str) -> SweepState:
@@ -49,6 +47,6 @@ def refresh_state(session: Session, sweep_id: str, *, now: float) -> SweepState:
     sweep.state = state
     if sweep.started is None and (counts.running or counts.finished):
         sweep.started = session.scalar(select(func.min(RunRow.started)).where(RunRow.sweep_id == sweep_id))
-    sweep.finished = (sweep.finished or now) if state in FINAL else None
+    sweep.finished = (sweep.finished or now) if state in ENDED_SWEEPS else None
     session.flush()
     return state

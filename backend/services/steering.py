@@ -16,12 +16,12 @@ from backend.services.states import refresh_state
 from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.jobs import UNFINISHED, cancel_waiting, request_cancel
-from backend.store.sweeps import FINAL, existing_configurations, find_sweep, runs_in_state, unfinished_jobs
+from backend.store.sweeps import existing_configurations, find_sweep, runs_in_state, unfinished_jobs
 from backend.store.tables import JobRow, RunRow, SweepRow
 from lora_alpha.catalog.resolve import check_size
 from lora_alpha.errors import Conflict, FieldProblem, InvalidSpec
 from lora_alpha.methods import METHODS
-from lora_alpha.spec import SweepSpec, expand
+from lora_alpha.spec import ENDED_SWEEPS, SweepSpec, expand
 from lora_alpha.wire.sweeps import ExtendRequest, Sweep
 
 INGESTED = "ingest"
@@ -180,7 +180,7 @@ def _requeue(session: Session, settings: Settings, row: SweepRow, states: tuple[
 
 
 def _refuse_if_over(row: SweepRow, verb: str) -> None:
-    if row.state in FINAL:
+    if row.state in ENDED_SWEEPS:
         raise Conflict(f"sweep {row.id} is {row.state}: there is nothing to {verb}")
 
 

@@ -12,9 +12,6 @@ from lora_alpha.errors import NotFound
 from lora_alpha.spec import Configuration
 from lora_alpha.wire.sweeps import RunCounts
 
-# States from which nothing happens by itself any more.
-FINAL = ("finished", "failed", "cancelled", "stopped")
-
 
 def find_sweep(session: Session, sweep_id: str) -> SweepRow:
     """The row of a sweep.

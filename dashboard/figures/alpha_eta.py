@@ -18,7 +18,7 @@ from dashboard.figures.style import (
     octave_axis,
     ordinal_colours,
 )
-from lora_alpha.wire.sweeps import Cell
+from lora_alpha.wire.analysis import Cell
 
 # Viridis, low loss bright: the eye goes to the best cells.
 SCALE = [

@@ -20,11 +20,11 @@ from dashboard.figures.style import (
     number,
     ordinal_colours,
 )
-from lora_alpha.wire.claims import Curvature, SharpnessItem
+from lora_alpha.wire.analysis import Curvature, Sharpness
 
 FULL = CATEGORICAL[1]
 Group = tuple[float, str, str, int]
-X_AXES: dict[str, tuple[str, Callable[[SharpnessItem], float | None]]] = {
+X_AXES: dict[str, tuple[str, Callable[[Sharpness], float | None]]] = {
     "s": ("scale s", lambda item: item.scale),
     "s²": ("s²", lambda item: None if item.scale is None else item.scale**2),
     "r": ("rank r", lambda item: item.rank),
@@ -43,7 +43,7 @@ def layers_of(curvature: Curvature) -> list[str]:
 
 
 def extremes_figure(
-    points: Sequence[SharpnessItem], theme: Theme, *, x: str, step: int, layer: str = ""
+    points: Sequence[Sharpness], theme: Theme, *, x: str, step: int, layer: str = ""
 ) -> Figure:
     """Two panels, λ_max above and -λ_min below, log-log; full weights as lines across.
 
@@ -87,7 +87,7 @@ def extremes_figure(
     return {"data": data, "layout": figure_layout}
 
 
-def _group(point: SharpnessItem, x: str) -> Group:
+def _group(point: Sharpness, x: str) -> Group:
     """One line each: by rank (by α where the rank is the axis), method, workload and width."""
     value = (point.alpha or 0.0) if x == "r" else float(point.rank or 0)
     return (value, point.method, point.workload, point.in_features)
@@ -112,8 +112,8 @@ def _dash(group: Group, groups: Sequence[Group]) -> str:
 
 
 def _curve(
-    points: Sequence[SharpnessItem],
-    position: Callable[[SharpnessItem], float | None],
+    points: Sequence[Sharpness],
+    position: Callable[[Sharpness], float | None],
     sign: float,
     style: dict[str, Any],
     *,
@@ -154,7 +154,7 @@ def _curve(
 
 
 def _full(
-    points: Sequence[SharpnessItem],
+    points: Sequence[Sharpness],
     span: tuple[float, float],
     sign: float,
     *,
@@ -198,7 +198,7 @@ def _full(
     return [band, line]
 
 
-def _signed(point: SharpnessItem, sign: float) -> float | None:
+def _signed(point: Sharpness, sign: float) -> float | None:
     if sign > 0:
         return point.lambda_max
     return None if point.lambda_min is None else -point.lambda_min

@@ -16,10 +16,10 @@ from dashboard.figures.style import (
     layout,
     ordinal_colours,
 )
-from lora_alpha.wire.analysis import Collapse, EquivalenceItem
+from lora_alpha.wire.analysis import Collapse, Equivalence
 
 
-def routes_figure(items: Sequence[EquivalenceItem], theme: Theme) -> Figure:
+def routes_figure(items: Sequence[Equivalence], theme: Theme) -> Figure:
     """Relative difference of the two routes at each rank; below 0 the α route is better."""
     known = [item for item in items if item.difference is not None]
     if not known:

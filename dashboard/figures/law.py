@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dashboard.figures.style import (
@@ -19,27 +19,23 @@ from dashboard.figures.style import (
     octave_axis,
     octaves_between,
 )
-from lora_alpha.wire.analysis import LawItem, OptimumItem
+from lora_alpha.wire.analysis import WITHIN_BASIN, Law, Optimum, Rule
 
-RULES: dict[str, tuple[Callable[[float], float], str, str]] = {
-    "α = r": (lambda rank: rank, "#d9480f", "dash"),
-    "α = 2r": (lambda rank: 2 * rank, "#db2777", "dash"),
-    "α = 32": (lambda _: 32.0, "#65a30d", "dashdot"),
-    "α = 256√r": (lambda rank: 256 * math.sqrt(rank), "#8b5cf6", "dash"),
-}
+# Colour and dash of each common rule, in the order in which the service tells them.
+RULE_LINES = (("#d9480f", "dash"), ("#db2777", "dash"), ("#65a30d", "dashdot"), ("#8b5cf6", "dash"))
 MAX_BANDS = 2  # laws
 SLOPES = {"slope 0": 0.0, "slope ½": 0.5, "slope 1": 1.0}
 
 
 def law_figure(
-    laws: Sequence[LawItem], theme: Theme, *, rules: bool = True, names: Sequence[str] = ()
+    laws: Sequence[Law], theme: Theme, *, rules: Sequence[Rule] | None = None, names: Sequence[str] = ()
 ) -> Figure:
     """All laws in one log-log plot; hollow points with an arrow are censored.
 
     Args:
         laws: Laws of one target (α, or lr).
         theme: Colours.
-        rules: Draw α = r, 2r, 256√r and the slopes 0, ½, 1 through the first law's middle.
+        rules: Draw these common rules and the slopes 0, ½, 1 through the first law's middle; None: neither.
         names: A name per law, where laws of several sweeps are compared.
     """
     drawn = [law for law in laws if law.optima]
@@ -50,8 +46,8 @@ def law_figure(
     # Bands and basins of many laws hide each other; a line and its points side by side are readable.
     crowded = len(drawn) > MAX_BANDS
     data: list[dict[str, Any]] = []
-    if rules:
-        data += _references(drawn[0], ranks, theme)
+    if rules is not None:
+        data += _references(drawn[0], ranks, rules, theme)
     for index, law in enumerate(drawn):
         colour = CATEGORICAL[index % len(CATEGORICAL)]
         name = names[index] if index < len(names) else law_name(law, drawn)
@@ -76,7 +72,7 @@ def law_figure(
     return {"data": data, "layout": figure_layout}
 
 
-def law_name(law: LawItem, among: Sequence[LawItem]) -> str:
+def law_name(law: Law, among: Sequence[Law]) -> str:
     """What tells this law from the others of the figure."""
     parts = [law.method] if len({other.method for other in among}) > 1 else []
     if len({other.lr for other in among}) > 1 and law.lr is not None:
@@ -86,7 +82,7 @@ def law_name(law: LawItem, among: Sequence[LawItem]) -> str:
     return ", ".join(parts) or "measured"
 
 
-def _joined(traces: list[dict[str, Any]], law: LawItem, name: str) -> list[dict[str, Any]]:
+def _joined(traces: list[dict[str, Any]], law: Law, name: str) -> list[dict[str, Any]]:
     """One legend entry for everything of a law: its line, or its points where there is none."""
     shared = {"legendgroup": traces[0]["name"]}
     own_name = {} if law.fit is not None else {"name": f"{name}: no law"}
@@ -94,7 +90,7 @@ def _joined(traces: list[dict[str, Any]], law: LawItem, name: str) -> list[dict[
 
 
 def _points(
-    law: LawItem, colour: str, symbol: str, name: str, theme: Theme, *, shift: float
+    law: Law, colour: str, symbol: str, name: str, theme: Theme, *, shift: float
 ) -> list[dict[str, Any]]:
     """Optima with intervals; ``shift`` moves them aside along the rank axis."""
     inside = [optimum for optimum in law.optima if not optimum.censored]
@@ -145,8 +141,8 @@ def _points(
     return traces
 
 
-def _basins(optima: Sequence[OptimumItem], colour: str) -> dict[str, Any]:
-    """Wide pale bars: everything within 2 % of the best."""
+def _basins(optima: Sequence[Optimum], colour: str) -> dict[str, Any]:
+    """Wide pale bars: everything in the basin."""
     xs: list[float | None] = []
     ys: list[float | None] = []
     for optimum in optima:
@@ -155,7 +151,7 @@ def _basins(optima: Sequence[OptimumItem], colour: str) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": "within 2 % of the best",
+        "name": f"{WITHIN_BASIN} of the best",
         "x": xs,
         "y": ys,
         "line": {"width": 14, "color": faded(colour, 0.22)},
@@ -163,7 +159,7 @@ def _basins(optima: Sequence[OptimumItem], colour: str) -> dict[str, Any]:
     }
 
 
-def _band(law: LawItem, colour: str, name: str, *, band: bool) -> list[dict[str, Any]]:
+def _band(law: Law, colour: str, name: str, *, band: bool) -> list[dict[str, Any]]:
     if law.band is None or law.fit is None:
         return []
     traces: list[dict[str, Any]] = []
@@ -196,7 +192,7 @@ def _band(law: LawItem, colour: str, name: str, *, band: bool) -> list[dict[str,
     return traces
 
 
-def _references(law: LawItem, ranks: Sequence[int], theme: Theme) -> list[dict[str, Any]]:
+def _references(law: Law, ranks: Sequence[int], rules: Sequence[Rule], theme: Theme) -> list[dict[str, Any]]:
     low, high = min(ranks) / 1.4, max(ranks) * 1.4
     xs = [low * (high / low) ** (index / 24) for index in range(25)]
     middle = math.sqrt(min(ranks) * max(ranks))
@@ -205,9 +201,9 @@ def _references(law: LawItem, ranks: Sequence[int], theme: Theme) -> list[dict[s
     for index, (name, slope) in enumerate(SLOPES.items()):
         ys = [anchor * (x / middle) ** slope for x in xs]
         traces.append(_reference(name, xs, ys, theme.line, ("dot", "dash", "dashdot")[index]))
-    if law.target == "alpha":
-        for name, (rule, colour, dash) in RULES.items():
-            traces.append(_reference(name, xs, [rule(x) for x in xs], colour, dash))
+    for index, rule in enumerate(rules):
+        ys = [rule.alpha(x) for x in xs]
+        traces.append(_reference(rule.name, xs, ys, *RULE_LINES[index % len(RULE_LINES)]))
     return traces
 
 
@@ -223,12 +219,12 @@ def _reference(name: str, xs: Sequence[float], ys: Sequence[float], colour: str,
     }
 
 
-def _hover(optimum: OptimumItem) -> str:
+def _hover(optimum: Optimum) -> str:
     lines = [f"<b>rank {optimum.rank}: {number(float(f'{optimum.value:.3g}'))}</b>"]
     if optimum.low is not None and optimum.high is not None:
         lines.append(f"95 %: {number(float(f'{optimum.low:.3g}'))} to {number(float(f'{optimum.high:.3g}'))}")
     lines.append(
-        f"within 2 %: {number(float(f'{optimum.basin_low:.3g}'))} to "
+        f"{WITHIN_BASIN}: {number(float(f'{optimum.basin_low:.3g}'))} to "
         f"{number(float(f'{optimum.basin_high:.3g}'))} ({optimum.basin_octaves:.1f} octaves)"
     )
     lines.append(f"best loss {number(optimum.loss)}, {optimum.num_seeds} seeds")

@@ -22,7 +22,8 @@ from dashboard.figures.style import (
     ordinal_colours,
     wrapped,
 )
-from lora_alpha.wire.sweeps import Cell, Curve, Curves
+from lora_alpha.wire.analysis import Cell
+from lora_alpha.wire.sweeps import Curve, Curves
 
 Route = Literal["alpha", "lr"]
 ROUTES: tuple[Route, Route] = ("alpha", "lr")

@@ -19,8 +19,8 @@ from dashboard.figures.style import (
     octave_axis,
     wrapped,
 )
-from lora_alpha.wire.claims import ScheduleItem, Schedules
-from lora_alpha.wire.sweeps import Cell, Curves
+from lora_alpha.wire.analysis import Cell, ScheduleComparison, Schedules
+from lora_alpha.wire.sweeps import Curves
 
 VERDICT_COLOURS = {
     "better": CATEGORICAL[2],
@@ -176,7 +176,7 @@ def _styles(names: Sequence[str], theme: Theme) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def _intervals(pairs: Sequence[tuple[str, ScheduleItem]]) -> dict[str, Any]:
+def _intervals(pairs: Sequence[tuple[str, ScheduleComparison]]) -> dict[str, Any]:
     verdict = pairs[0][1].verdict
     x = [item.difference or 0.0 for _, item in pairs]
     colour = VERDICT_COLOURS[verdict]
@@ -205,5 +205,5 @@ def _intervals(pairs: Sequence[tuple[str, ScheduleItem]]) -> dict[str, Any]:
     }
 
 
-def _name(item: ScheduleItem, *, many: bool) -> str:
+def _name(item: ScheduleComparison, *, many: bool) -> str:
     return item.alpha_schedule + (f", r {item.rank}, η {number(item.lr)}" if many else "")

@@ -18,10 +18,10 @@ from dashboard.figures.style import (
     number,
     ordinal_colours,
 )
-from lora_alpha.wire.claims import Curvature, SuppressionItem
+from lora_alpha.wire.analysis import Curvature, Suppression
 
 
-def suppression_figure(curves: Sequence[SuppressionItem], theme: Theme, *, step: int) -> Figure:
+def suppression_figure(curves: Sequence[Suppression], theme: Theme, *, step: int) -> Figure:
     """λ_LoRA/λ_full against α; the crossing of 1 beside √(3·in·r)."""
     shown = [curve for curve in curves if curve.step == step]
     if not shown:
@@ -72,7 +72,7 @@ def suppression_figure(curves: Sequence[SuppressionItem], theme: Theme, *, step:
     }
 
 
-def _apart(curve: SuppressionItem, among: Sequence[SuppressionItem]) -> list[str]:
+def _apart(curve: Suppression, among: Sequence[Suppression]) -> list[str]:
     """What else tells this curve from the others."""
     parts = []
     for name in ("method", "workload", "in_features"):
@@ -135,7 +135,7 @@ def rates_figure(curvature: Curvature, theme: Theme) -> Figure:
     }
 
 
-def _crossing(curve: SuppressionItem, colour: str, theme: Theme) -> list[dict[str, Any]]:
+def _crossing(curve: Suppression, colour: str, theme: Theme) -> list[dict[str, Any]]:
     common = {"type": "scatter", "mode": "markers", "legendgroup": str(curve.rank), "showlegend": False}
     marks = [
         {
@@ -167,7 +167,7 @@ def _crossing(curve: SuppressionItem, colour: str, theme: Theme) -> list[dict[st
     return marks
 
 
-def _at_rank(curves: Sequence[SuppressionItem], theme: Theme) -> list[dict[str, Any]]:
+def _at_rank(curves: Sequence[Suppression], theme: Theme) -> list[dict[str, Any]]:
     """What the marks mean, for the legend."""
     marks = (
         ("star", "equally sharp", {"color": theme.muted, "size": 13}),

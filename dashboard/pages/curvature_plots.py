@@ -19,7 +19,7 @@ from dashboard.figures.style import empty, number, theme
 from dashboard.figures.suppression import rates_figure, suppression_figure
 from dashboard.views import draw_tab
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.wire.claims import Curvature, SharpnessItem
+from lora_alpha.wire.analysis import Curvature, Sharpness
 from lora_alpha.wire.client import Client
 from lora_alpha.wire.jobs import Probe
 
@@ -270,7 +270,7 @@ def _reasons(found: Curvature, *, of_rates: bool) -> list[Component]:
     return [dmc.Text(f"{reason[:1].upper()}{reason[1:]}.", size="sm", c="dimmed") for reason in shown]
 
 
-def _table(points: Sequence[SharpnessItem]) -> Component:
+def _table(points: Sequence[Sharpness]) -> Component:
     rows = [
         [
             point.space,

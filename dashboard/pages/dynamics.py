@@ -17,6 +17,7 @@ from dashboard.connection import Connect
 from dashboard.pages import dynamics_layers, dynamics_routes, dynamics_schedules, dynamics_steps
 from dashboard.views import remember_view
 from lora_alpha.errors import LoraAlphaError
+from lora_alpha.spec import ENDED_SWEEPS
 from lora_alpha.wire.client import Client
 from lora_alpha.wire.sweeps import Sweep
 
@@ -34,7 +35,6 @@ DEFAULTS: dict[str, Any] = {
     **dynamics_layers.DEFAULTS,
     **dynamics_schedules.DEFAULTS,
 }
-FINAL = {"finished", "failed", "cancelled", "stopped"}
 
 
 def layout(search: str | None, connect: Connect) -> Component:
@@ -126,7 +126,7 @@ def _beat(connect: Connect, sweep_id: str, pulse: str | None) -> Any:
     except LoraAlphaError as error:
         return no_update, 5000, note("The service does not answer", str(error), colour="red")
     now = f"{sweep_id} {sweep.state} {sweep.progress:.4f} {sweep.counts.total}"
-    interval = 30_000 if sweep.state in FINAL else 3000
+    interval = 30_000 if sweep.state in ENDED_SWEEPS else 3000
     return (now if now != pulse else no_update), interval, _state(sweep)
 
 

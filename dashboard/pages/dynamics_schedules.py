@@ -17,9 +17,9 @@ from dashboard.figures.schedules import differences_figure, loss_figure, scale_f
 from dashboard.figures.style import empty, number, theme
 from dashboard.views import draw_tab
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.wire.claims import ScheduleItem, Schedules
+from lora_alpha.wire.analysis import Cell, ScheduleComparison, Schedules
 from lora_alpha.wire.client import Client
-from lora_alpha.wire.sweeps import Cell, Curves
+from lora_alpha.wire.sweeps import Curves
 
 DEFAULTS: dict[str, Any] = {}
 HOW = (
@@ -113,7 +113,7 @@ def _verdict(schedules: Schedules) -> Component:
     return note(f"Does any schedule beat the best constant α? {title}.", text, colour=colour)
 
 
-def _table(items: Sequence[ScheduleItem]) -> Component:
+def _table(items: Sequence[ScheduleComparison]) -> Component:
     rows = [_row(item) for item in items]
     headings = [
         "alpha_schedule",
@@ -133,7 +133,7 @@ def _table(items: Sequence[ScheduleItem]) -> Component:
     return table(headings, rows)
 
 
-def _row(item: ScheduleItem) -> list[Any]:
+def _row(item: ScheduleComparison) -> list[Any]:
     interval = "–" if item.low is None or item.high is None else f"{item.low:+.1%} to {item.high:+.1%}"
     return [
         item.alpha_schedule,

@@ -17,7 +17,7 @@ from dashboard.connection import Connect
 from dashboard.figures.law import law_figure
 from dashboard.figures.style import empty, number, theme
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.wire.analysis import LawItem
+from lora_alpha.wire.analysis import Law, Rule
 from lora_alpha.wire.sweeps import Sweep
 
 DEFAULTS: dict[str, Any] = {"sweeps": []}
@@ -83,15 +83,18 @@ def register(app: Dash, connect: Connect) -> None:
 
 def _draw(connect: Connect, sweeps: list[str], theme_name: str) -> Any:
     colours = theme(theme_name)
-    laws: list[tuple[str, LawItem]] = []
+    laws: list[tuple[str, Law]] = []
+    rules: list[Rule] = []
     try:
         with connect() as client:
             for sweep_id in sweeps:
                 name = client.sweep(sweep_id).name
-                laws += [(name, law) for law in client.law(sweep_id).laws]
+                answer = client.law(sweep_id)
+                rules = answer.rules
+                laws += [(name, law) for law in answer.laws]
     except LoraAlphaError as error:
         return empty(colours, "No data."), note("The service does not answer", str(error), colour="red")
-    figure = law_figure([law for _, law in laws], colours, names=[name for name, _ in laws])
+    figure = law_figure([law for _, law in laws], colours, rules=rules, names=[name for name, _ in laws])
     headings = [
         "sweep",
         "method",
@@ -109,7 +112,7 @@ def _draw(connect: Connect, sweeps: list[str], theme_name: str) -> Any:
     return figure, table(headings, [_row(name, law) for name, law in laws])
 
 
-def _row(name: str, law: LawItem) -> list[Any]:
+def _row(name: str, law: Law) -> list[Any]:
     fit = law.fit
     verdict = dmc.Text(law.verdict, size="sm", style={"whiteSpace": "normal", "minWidth": 260})
     tail = [str(law.num_ranks), str(law.num_seeds), str(law.num_censored), str(law.num_diverged), verdict]

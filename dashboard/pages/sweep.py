@@ -18,6 +18,7 @@ from dashboard.pages.presets import preset_note
 from dashboard.pages.sweeps import time_left
 from dashboard.views import remember_view
 from lora_alpha.errors import LoraAlphaError
+from lora_alpha.spec import ENDED_SWEEPS
 from lora_alpha.wire.sweeps import Sweep
 
 TABS = {
@@ -34,7 +35,6 @@ DEFAULTS: dict[str, Any] = {
     **sweep_training.DEFAULTS,
     **sweep_law.DEFAULTS,
 }
-FINAL = {"finished", "failed", "cancelled", "stopped"}
 ACTIONS = {
     "pause": {"queued", "running"},
     "resume": {"paused", "stopped", "cancelled"},
@@ -124,7 +124,7 @@ def _beat(connect: Connect, sweep_id: str, pulse: str | None, verb: str | None) 
     counts = sweep.counts
     now = f"{sweep.state} {sweep.progress:.5f} {counts.total} {counts.finished} {counts.failed}"
     # A finished sweep can still be extended or retried elsewhere: look again, but seldom.
-    interval = 15_000 if sweep.state in FINAL else 1500
+    interval = 15_000 if sweep.state in ENDED_SWEEPS else 1500
     return [*problem, *_header(sweep)], now if now != pulse else no_update, interval
 
 

@@ -17,7 +17,7 @@ from dashboard.figures.equivalence import collapse_figure, routes_figure
 from dashboard.figures.style import Theme, empty, number, theme
 from dashboard.pages.sweep_training import reading
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.wire.analysis import EquivalenceItem
+from lora_alpha.wire.analysis import Equivalence
 
 MORE_LRS = (4, 16)
 VERDICTS = {
@@ -137,7 +137,7 @@ def _compare(connect: Connect, sweep_id: str, view: Mapping[str, Any], theme_nam
     return parts, collapse_figure(collapse, colours), [verdict, score_table]
 
 
-def _more_lrs(items: Sequence[EquivalenceItem]) -> list[Component]:
+def _more_lrs(items: Sequence[Equivalence]) -> list[Component]:
     """Where only one η was swept: a button that runs the grid at larger ones."""
     lrs = {item.base_lr for item in items} | {item.best_lr for item in items if item.best_lr is not None}
     if len(lrs) != 1:
@@ -158,5 +158,5 @@ def _extend_lrs(connect: Connect, sweep_id: str) -> str:
     return f"Queued: the sweep has {sweep.counts.total} runs now"
 
 
-def _routes_graph(items: Sequence[EquivalenceItem], colours: Theme) -> Component:
+def _routes_graph(items: Sequence[Equivalence], colours: Theme) -> Component:
     return dcc.Graph(figure=routes_figure(items, colours), config=GRAPH_CONFIG, style={"height": "340px"})

@@ -18,7 +18,7 @@ from dashboard.figures.style import empty, number, theme
 from dashboard.pages.laws import interval
 from dashboard.pages.sweep_training import reading
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.wire.analysis import LawItem, Laws
+from lora_alpha.wire.analysis import WITHIN_BASIN, Law, Laws
 from lora_alpha.wire.sweeps import Sweep
 
 DEFAULTS: dict[str, Any] = {"target": "alpha", "rules": "shown", "advice_rank": "", "advice_lr": ""}
@@ -125,7 +125,7 @@ def _law(connect: Connect, sweep_id: str, view: Mapping[str, Any], theme_name: s
             laws = client.law(sweep_id, target=view["target"], **reading(view))
     except LoraAlphaError as error:
         return empty(colours, str(error)), note("No law", str(error), colour="red"), no_update
-    figure = law_figure(laws.laws, colours, rules=view["rules"] == "shown")
+    figure = law_figure(laws.laws, colours, rules=laws.rules if view["rules"] == "shown" else None)
     return figure, _law_text(laws), [_law_tables(law, laws.laws) for law in laws.laws]
 
 
@@ -156,7 +156,7 @@ def _law_text(laws: Laws) -> list[Component]:
     return [*parts, *notes(laws.warnings)]
 
 
-def _law_tables(law: LawItem, among: list[LawItem]) -> Component:
+def _law_tables(law: Law, among: list[Law]) -> Component:
     star = "α*" if law.target == "alpha" else "η*"
     rows = [
         [
@@ -173,7 +173,8 @@ def _law_tables(law: LawItem, among: list[LawItem]) -> Component:
         ]
         for o in law.optima
     ]
-    headings = ["rank", star, "95 %", "scale s*", "within 2 % of the best", "octaves", "loss", "censored"]
+    basin = f"{WITHIN_BASIN} of the best"
+    headings = ["rank", star, "95 %", "scale s*", basin, "octaves", "loss", "censored"]
     parts = [behind("Table: optima", table(headings, rows))]
     if law.rules:
         parts.append(behind("Table: what common rules cost", _rules(law)))
@@ -189,7 +190,7 @@ def _law_tables(law: LawItem, among: list[LawItem]) -> Component:
             ]
             for r in law.rivals
         ]
-        rival_headings = ["prediction", "p", "mean error, octaves", "within 2 %", "calibrated at r", "source"]
+        rival_headings = ["prediction", "p", "mean error, octaves", WITHIN_BASIN, "calibrated at r", "source"]
         parts.append(
             behind(
                 "Table: rival exponents, calibrated at one rank, judged on the others",
@@ -208,7 +209,7 @@ def _law_tables(law: LawItem, among: list[LawItem]) -> Component:
     return html.Div([dmc.Text(name, fw=600, mt="sm"), *parts] if len(among) > 1 else parts)
 
 
-def _rules(law: LawItem) -> Component:
+def _rules(law: Law) -> Component:
     ranks = sorted({cost.rank for cost in law.rules})
     costs = {(cost.rule, cost.rank): cost for cost in law.rules}
     rows = []

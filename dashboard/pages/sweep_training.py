@@ -17,8 +17,9 @@ from dashboard.figures.alpha_eta import map_figure, slices_figure
 from dashboard.figures.convergence import ConvergenceView, convergence_figure, curve_name
 from dashboard.figures.style import empty, number, theme
 from lora_alpha.errors import LoraAlphaError
+from lora_alpha.wire.analysis import Cell
 from lora_alpha.wire.client import Client
-from lora_alpha.wire.sweeps import Cell, Curves, Sweep
+from lora_alpha.wire.sweeps import Curves, Sweep
 
 DEFAULTS: dict[str, Any] = {
     "metric": "eval_loss",

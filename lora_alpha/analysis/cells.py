@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+
+from lora_alpha.analysis.intervals import t_quantile
 
 Status = Literal["finished", "failed", "pending"]
 CONSTANT = "constant"
+MIN_SEEDS = 3  # with fewer, differences between cells may be noise
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,13 @@ class RunOutcome:
 CellKey = tuple[str, int | None, float | None, float, float, str]
 
 
-@dataclass(frozen=True)
-class CellStats:
-    """The seeds of one (method, rank, α, lr, lr_ratio, schedule of α).
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """The seeds of one (method, rank, α, lr, lr_ratio, schedule of α) taken together.
 
-    ``mean``, ``std`` (n-1) and the 95 % interval are over finite losses; diverged, failed and pending runs
-    are counted, never averaged. ``losses`` maps seed to loss.
+    ``mean``, ``std`` (n-1) and the 95 % interval are over the ``n`` finite losses; diverged, failed and
+    pending runs are counted, never averaged. ``losses`` maps seed to loss. Where α moves, ``scale`` is the
+    one that α stands for.
     """
 
     method: str
@@ -63,22 +66,18 @@ class CellStats:
     alpha: float | None
     scale: float | None
     lr: float
-    lr_ratio: float
-    losses: dict[int, float]
+    lr_ratio: float = 1.0
+    n: int
     mean: float | None
     std: float | None
     ci_low: float | None
     ci_high: float | None
     num_diverged: int
     num_failed: int
-    num_pending: int
-    forgetting: float | None
+    num_pending: int = 0
+    forgetting: float | None = None
     alpha_schedule: str = CONSTANT
-
-    @property
-    def n(self) -> int:
-        """Finite losses."""
-        return len(self.losses)
+    losses: dict[int, float] = field(default_factory=dict)
 
     @property
     def measured(self) -> bool:
@@ -86,7 +85,7 @@ class CellStats:
         return self.mean is not None and self.num_diverged == 0
 
 
-def make_cells(outcomes: Iterable[RunOutcome]) -> list[CellStats]:
+def make_cells(outcomes: Iterable[RunOutcome]) -> list[Cell]:
     """Group runs into cells, sorted by method, lr, lr_ratio, schedule, rank, α.
 
     The interval is mean ± t·s/√n with s pooled over the cells of the same method and rank, whose
@@ -106,18 +105,18 @@ def make_cells(outcomes: Iterable[RunOutcome]) -> list[CellStats]:
     return sorted(cells, key=_position)
 
 
-def constant_alpha(cells: Sequence[CellStats]) -> list[CellStats]:
+def constant_alpha(cells: Sequence[Cell]) -> list[Cell]:
     """The cells whose α did not move: what a law of α is about."""
     return [cell for cell in cells if cell.alpha_schedule == CONSTANT]
 
 
-def best_cell(cells: Iterable[CellStats]) -> CellStats | None:
+def best_cell(cells: Iterable[Cell]) -> Cell | None:
     """The measured cell of the lowest mean loss."""
     measured = [cell for cell in cells if cell.measured]
     return min(measured, key=lambda cell: math.inf if cell.mean is None else cell.mean, default=None)
 
 
-def _position(cell: CellStats) -> tuple[str, float, float, str, int, float]:
+def _position(cell: Cell) -> tuple[str, float, float, str, int, float]:
     return cell.method, cell.lr, cell.lr_ratio, cell.alpha_schedule, cell.rank or 0, cell.alpha or 0.0
 
 
@@ -135,23 +134,23 @@ def _pooled_variance(
     return {key: (total / freedom if freedom else 0.0, freedom) for key, (total, freedom) in squares.items()}
 
 
-def _cell(members: Sequence[RunOutcome], variance: float, freedom: int) -> CellStats:
+def _cell(members: Sequence[RunOutcome], variance: float, freedom: int) -> Cell:
     first = members[0]
     losses = {run.seed: run.loss for run in members if run.loss is not None and not run.diverged}
     values = np.array(list(losses.values()))
     mean = float(values.mean()) if len(values) else None
     half = None
     if mean is not None and freedom:
-        half = float(stats.t.ppf(0.975, freedom) * np.sqrt(variance / len(values)))
+        half = float(t_quantile(0.975, freedom) * np.sqrt(variance / len(values)))
     kept = [run.forgetting for run in members if run.forgetting is not None and not run.diverged]
-    return CellStats(
+    return Cell(
         method=first.method,
         rank=first.rank,
         alpha=first.alpha,
         scale=first.scale,
         lr=first.lr,
         lr_ratio=first.lr_ratio,
-        losses=losses,
+        n=len(losses),
         mean=mean,
         std=float(values.std(ddof=1)) if len(values) > 1 else None,
         ci_low=None if mean is None or half is None else mean - half,
@@ -161,6 +160,7 @@ def _cell(members: Sequence[RunOutcome], variance: float, freedom: int) -> CellS
         num_pending=sum(run.status == "pending" for run in members),
         forgetting=float(np.mean(kept)) if kept else None,
         alpha_schedule=first.alpha_schedule,
+        losses=losses,
     )
 
 

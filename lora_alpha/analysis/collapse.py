@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_alpha.analysis.cells import CellStats
+from lora_alpha.analysis.cells import Cell
 
 COORDINATES: dict[str, Callable[[float, float, float], float]] = {
     "η·α": lambda alpha, lr, rank: lr * alpha * rank**0,
@@ -40,6 +40,7 @@ class CollapseScore:
     counted. 1 is a perfect collapse, 0 no better than a constant; None where curves do not overlap.
     """
 
+    method: str
     coordinate: str
     score: float | None
     num_compared: int
@@ -47,14 +48,21 @@ class CollapseScore:
     points: tuple[CollapsePoint, ...]
 
 
-def collapse_scores(cells: Sequence[CellStats], *, method: str) -> list[CollapseScore]:
+def collapse_scores(cells: Sequence[Cell], *, method: str) -> list[CollapseScore]:
     """Every coordinate of ``COORDINATES``, best first."""
     scores = [_score(name, coordinate, cells, method) for name, coordinate in COORDINATES.items()]
     return sorted(scores, key=lambda score: -math.inf if score.score is None else score.score, reverse=True)
 
 
+def collapsing_coordinate(scores: Sequence[CollapseScore]) -> str:
+    """The best coordinate if it deserves the name, else "none"."""
+    known = [(score.score, score.coordinate) for score in scores if score.score is not None]
+    best, coordinate = max(known, key=lambda item: item[0], default=(-math.inf, "none"))
+    return coordinate if best >= COLLAPSED else "none"
+
+
 def _score(
-    name: str, coordinate: Callable[[float, float, float], float], cells: Sequence[CellStats], method: str
+    name: str, coordinate: Callable[[float, float, float], float], cells: Sequence[Cell], method: str
 ) -> CollapseScore:
     points = [
         CollapsePoint(c.rank, c.lr, c.alpha, coordinate(c.alpha, c.lr, c.rank), c.mean)
@@ -75,7 +83,7 @@ def _score(
                 alone += 1
     variance = float(np.var([math.log(point.loss) for point in points])) if points else 0.0
     score = 1 - float(np.mean(np.square(misfits))) / variance if misfits and variance > 0 else None
-    return CollapseScore(name, score, len(misfits), alone, tuple(points))
+    return CollapseScore(method, name, score, len(misfits), alone, tuple(points))
 
 
 def _interpolate(curve: Sequence[CollapsePoint], x: float) -> float | None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from scipy import stats
+from lora_alpha.analysis.cells import Cell, best_cell
+from lora_alpha.analysis.intervals import MARGIN, PairedDifference, paired_difference, shared_seeds
 
-from lora_alpha.analysis.cells import CellStats, best_cell
-
-Verdict = Literal["equivalent", "alpha_better", "lr_better", "undecided", "not_enough_data"]
-MARGIN = 0.02
+# "mixed" is a verdict on several ranks that disagree.
+Verdict = Literal["equivalent", "alpha_better", "lr_better", "undecided", "mixed", "not_enough_data"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Equivalence:
     reason: str
 
 
-def compare_routes(cells: Sequence[CellStats], *, margin: float = MARGIN) -> list[Equivalence]:
+def compare_routes(cells: Sequence[Cell], *, margin: float = MARGIN) -> list[Equivalence]:
     """One comparison for each method and rank that has a grid of α and η.
 
     The base point is the smallest α and the smallest η, from which both routes start. Each
@@ -53,21 +50,31 @@ def compare_routes(cells: Sequence[CellStats], *, margin: float = MARGIN) -> lis
 
     Source: Schuirmann 1987 for the two one-sided tests.
     """
-    groups: dict[tuple[str, int], list[CellStats]] = {}
+    groups: dict[tuple[str, int], list[Cell]] = {}
     for cell in cells:
         if cell.rank is not None and cell.alpha is not None and cell.lr_ratio == 1.0:
             groups.setdefault((cell.method, cell.rank), []).append(cell)
     return [_compare(method, rank, group, margin) for (method, rank), group in sorted(groups.items())]
 
 
-def _compare(method: str, rank: int, cells: Sequence[CellStats], margin: float) -> Equivalence:
+def overall_verdict(items: Sequence[Equivalence]) -> tuple[Verdict, list[str]]:
+    """The verdict of every rank where they agree, and why there is none."""
+    if not items:
+        return "not_enough_data", ["no cell of this sweep has a rank and an α"]
+    verdicts = sorted({item.verdict for item in items})
+    if len(verdicts) == 1:
+        return verdicts[0], []
+    return "mixed", [f"ranks disagree: {', '.join(verdicts)}"]
+
+
+def _compare(method: str, rank: int, cells: Sequence[Cell], margin: float) -> Equivalence:
     base_alpha = min(cell.alpha for cell in cells if cell.alpha is not None)
     base_lr = min(cell.lr for cell in cells)
     alpha_route = sorted((c for c in cells if c.lr == base_lr), key=lambda cell: cell.alpha or 0.0)
     lr_route = sorted((c for c in cells if c.alpha == base_alpha), key=lambda cell: cell.lr)
     by_alpha, by_lr = best_cell(alpha_route), best_cell(lr_route)
-    seeds = sorted(set(by_alpha.losses) & set(by_lr.losses)) if by_alpha and by_lr else []
-    difference = low = high = None
+    seeds = shared_seeds(by_alpha.losses, by_lr.losses) if by_alpha and by_lr else []
+    found: PairedDifference | None = None
     verdict: Verdict = "not_enough_data"
     if len(alpha_route) < 2 or len(lr_route) < 2:
         reason = "needs at least two α at the smallest η and two η at the smallest α"
@@ -76,11 +83,9 @@ def _compare(method: str, rank: int, cells: Sequence[CellStats], margin: float) 
     elif len(seeds) < 2:
         reason = f"{len(seeds)} seed in common: needs at least 2, better 3"
     else:
-        pairs = np.array([[by_alpha.losses[seed], by_lr.losses[seed]] for seed in seeds])
-        # Losses of exactly 0 (a reward fully earned) differ by 0 of whatever they are measured in.
-        relative = (pairs[:, 0] - pairs[:, 1]) / (pairs.mean() or 1.0)
-        difference, low, high, verdict = _verdict(relative, margin)
-        reason = _sentence(verdict, difference, low, high, margin)
+        found = paired_difference(by_alpha.losses, by_lr.losses, margin=margin)
+        verdict = _verdict(found)
+        reason = _sentence(verdict, found, margin)
         reason += _edges(by_alpha is alpha_route[-1], by_lr is lr_route[-1])
     return Equivalence(
         method=method,
@@ -93,9 +98,9 @@ def _compare(method: str, rank: int, cells: Sequence[CellStats], margin: float) 
         loss_lr_route=by_lr.mean if by_lr else None,
         diverged_alpha_route=sum(cell.num_diverged for cell in alpha_route),
         diverged_lr_route=sum(cell.num_diverged for cell in lr_route),
-        difference=difference,
-        low=low,
-        high=high,
+        difference=found.mean if found else None,
+        low=found.low if found else None,
+        high=found.high if found else None,
         margin=margin,
         num_seeds=len(seeds),
         verdict=verdict,
@@ -103,16 +108,12 @@ def _compare(method: str, rank: int, cells: Sequence[CellStats], margin: float) 
     )
 
 
-def _verdict(relative: np.ndarray, margin: float) -> tuple[float, float, float, Verdict]:
-    n = len(relative)
-    mean, error = float(relative.mean()), float(relative.std(ddof=1) / math.sqrt(n))
-    wide, narrow = (float(stats.t.ppf(level, n - 1)) * error for level in (0.975, 0.95))
-    low, high = mean - wide, mean + wide
-    if -margin < mean - narrow and mean + narrow < margin:
-        return mean, low, high, "equivalent"
-    if high < 0:
-        return mean, low, high, "alpha_better"
-    return mean, low, high, "lr_better" if low > 0 else "undecided"
+def _verdict(found: PairedDifference) -> Verdict:
+    if found.within_margin:
+        return "equivalent"
+    if found.high < 0:
+        return "alpha_better"
+    return "lr_better" if found.low > 0 else "undecided"
 
 
 def _edges(alpha: bool, lr: bool) -> str:
@@ -123,8 +124,8 @@ def _edges(alpha: bool, lr: bool) -> str:
     return f"; the largest {largest} the best: extend the grid"
 
 
-def _sentence(verdict: Verdict, mean: float, low: float, high: float, margin: float) -> str:
-    interval = f"{mean:+.1%} (95 % interval {low:+.1%} to {high:+.1%})"
+def _sentence(verdict: Verdict, found: PairedDifference, margin: float) -> str:
+    interval = f"{found.mean:+.1%} (95 % interval {found.low:+.1%} to {found.high:+.1%})"
     return {
         "equivalent": f"the α route's loss differs by {interval}: within ±{margin:.0%}",
         "alpha_better": f"the α route's loss is lower: {interval}",

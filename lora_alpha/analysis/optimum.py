@@ -4,39 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from lora_alpha.analysis.cells import CellStats
+from lora_alpha.analysis.cells import Cell
+from lora_alpha.analysis.intervals import t_quantile
+from lora_alpha.methods import method_scale
 
 Target = Literal["alpha", "lr"]
 Censored = Literal["", "low_edge", "high_edge", "cliff"]
-BASIN = 0.02  # "as good as the best": within 2 % of its loss
+BASIN = 0.02  # "as good as the best": within this share of its loss
+WITHIN_BASIN = f"within {100 * BASIN:g} %"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Optimum:
     """Where a curve of loss against α (or lr) is lowest.
 
     Attributes:
         method: Fine-tuning method.
         rank: Rank.
-        fixed: The lr of the curve (or α, for target ``lr``).
+        lr: The learning rate of the curve, None for target ``lr``.
+        alpha: The α of the curve, None for target ``alpha``.
         lr_ratio: lr_B / lr_A of the curve.
         target: What was searched over.
         value: The optimum by a parabola in log₂ through the best cell and its neighbours; the best cell
             itself where it is censored.
         low: Lower end of the 95 % interval over seeds; None where unknown or unbounded.
         high: Upper end, likewise.
-        basin_low: Lowest value whose interpolated loss is within 2 % of the best measured one. ``value`` is
-            always inside the basin.
+        scale: Effective scale s at the optimum.
+        basin_low: Lowest value whose interpolated loss is within ``BASIN`` of the best measured one.
+            ``value`` is always inside the basin.
         basin_high: Highest such value.
         basin_open_low: The basin runs off the grid's low end.
         basin_open_high: The basin runs off the grid's high end, or into diverged cells.
+        basin_octaves: Width of the basin in factors of two.
         loss: Mean loss of the best cell.
         censored: ``""`` for an optimum inside the grid; ``low_edge``, ``high_edge``: the best cell is the
             last one measured on that side; ``cliff``: the next cell diverged.
@@ -49,31 +54,36 @@ class Optimum:
 
     method: str
     rank: int
-    fixed: float
+    lr: float | None
+    alpha: float | None
     lr_ratio: float
     target: Target
     value: float
     low: float | None
     high: float | None
+    scale: float | None
     basin_low: float
     basin_high: float
     basin_open_low: bool
     basin_open_high: bool
+    basin_octaves: float
     loss: float
     censored: Censored
     bound_low: float | None
     bound_high: float | None
     num_seeds: int
     num_diverged: int
-    per_seed_removed: dict[int, float]
+    per_seed_removed: dict[int, float] = field(default_factory=dict)
 
     @property
-    def basin_octaves(self) -> float:
-        """Width of the basin in factors of two."""
-        return math.log2(self.basin_high / self.basin_low)
+    def fixed(self) -> float:
+        """The lr of the curve, or its α for target ``lr``."""
+        fixed = self.lr if self.target == "alpha" else self.alpha
+        assert fixed is not None
+        return fixed
 
 
-def find_optimum(cells: Sequence[CellStats], *, target: Target = "alpha") -> Optimum | None:
+def find_optimum(cells: Sequence[Cell], *, target: Target = "alpha") -> Optimum | None:
     """The optimum of one curve: cells equal in all but α (or lr). None if no cell is measured.
 
     The interval is a delete-one-seed jackknife of log₂(value) with t quantiles of n-1 degrees of freedom:
@@ -97,23 +107,28 @@ def find_optimum(cells: Sequence[CellStats], *, target: Target = "alpha") -> Opt
     value = _vertex(x, y, best) if not censored else float(x[best])
     without = _leave_one_out(tried, x) if not censored else {}
     half = jackknife_half_width(list(without.values()))
-    basin = _basin(x, y, best)
+    basin_low, basin_high, open_low, open_high = _basin(x, y, best)
+    basin_low, basin_high = 2.0**basin_low, 2.0**basin_high
     bound_low, bound_high = _bounds(x, best, censored)
     cell = tried[best]
     assert cell.rank is not None
+    alpha = 2.0**value if target == "alpha" else cell.alpha
     return Optimum(
         method=cell.method,
         rank=cell.rank,
-        fixed=cell.lr if target == "alpha" else cell.alpha or math.nan,
+        lr=cell.lr if target == "alpha" else None,
+        alpha=None if target == "alpha" else cell.alpha,
         lr_ratio=cell.lr_ratio,
         target=target,
         value=2.0**value,
         low=None if half is None else 2.0 ** (value - half),
         high=None if half is None else 2.0 ** (value + half),
-        basin_low=2.0 ** basin[0],
-        basin_high=2.0 ** basin[1],
-        basin_open_low=basin[2],
-        basin_open_high=basin[3],
+        scale=method_scale(cell.method, rank=cell.rank, alpha=alpha),
+        basin_low=basin_low,
+        basin_high=basin_high,
+        basin_open_low=open_low,
+        basin_open_high=open_high,
+        basin_octaves=math.log2(basin_high / basin_low),
         loss=float(y[best]),
         censored=censored,
         bound_low=bound_low,
@@ -124,12 +139,12 @@ def find_optimum(cells: Sequence[CellStats], *, target: Target = "alpha") -> Opt
     )
 
 
-def find_optima(cells: Sequence[CellStats], *, target: Target = "alpha") -> list[Optimum]:
+def find_optima(cells: Sequence[Cell], *, target: Target = "alpha") -> list[Optimum]:
     """The optimum of every curve: one per method, rank, lr_ratio and lr (or α, for target ``lr``).
 
     A curve needs three tried cells, otherwise there is no question of where on it the best lies.
     """
-    curves: dict[tuple[str, float, float, int], list[CellStats]] = {}
+    curves: dict[tuple[str, float, float, int], list[Cell]] = {}
     for cell in cells:
         if cell.rank is None or cell.alpha is None:
             continue
@@ -151,10 +166,10 @@ def jackknife_half_width(without: Sequence[float], *, confidence: float = 0.95) 
         return None
     values = np.asarray(without, dtype=np.float64)
     error = math.sqrt((n - 1) / n * float(((values - values.mean()) ** 2).sum()))
-    return float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * error
+    return t_quantile(0.5 + confidence / 2, n - 1) * error
 
 
-def _position(cell: CellStats, target: Target) -> float:
+def _position(cell: Cell, target: Target) -> float:
     value = cell.alpha if target == "alpha" else cell.lr
     assert value is not None
     return value
@@ -199,7 +214,7 @@ def _parabola(x: NDArray[np.float64], y: NDArray[np.float64], best: int) -> tupl
     return curvature, float(x[middle]) - slope / (2 * curvature)
 
 
-def _leave_one_out(tried: Sequence[CellStats], x: NDArray[np.float64]) -> dict[int, float]:
+def _leave_one_out(tried: Sequence[Cell], x: NDArray[np.float64]) -> dict[int, float]:
     """log₂ of the optimum with each seed removed; empty unless every cell has the same two or more seeds."""
     seeds = set.intersection(*(set(cell.losses) for cell in tried if cell.measured))
     if len(seeds) < 2:

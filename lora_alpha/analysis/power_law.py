@@ -1,4 +1,4 @@
-"""The law α* = C·r^p (or η* = C·r^p) from the optima of several ranks, censored ones included."""
+"""The fit α* = C·r^p (or η* = C·r^p) to the optima of several ranks, censored ones included."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
-from lora_alpha.analysis.optimum import Optimum, Target
+from lora_alpha.analysis.intervals import t_quantile
+from lora_alpha.analysis.optimum import Optimum
 
 CANDIDATES: dict[str, float] = {"p = 0": 0.0, "p = 1/2": 0.5, "p = 1": 1.0}
-MIN_RANKS = 3
 MIN_RANKS_FOR_AICC = 5
 MIN_RANKS_FOR_BEND = 5
 # Scatter of optima about the law cannot be told apart from zero below this (log₂ units): it keeps the
@@ -43,7 +42,7 @@ class Spread:
     def half_width(self, direction: Array) -> Array:
         """Half the 95 % interval of ``direction · estimate``; directions (..., K)."""
         variance = np.einsum("...i,ij,...j->...", direction, np.array(self.covariance), direction)
-        half: Array = float(stats.t.ppf(0.975, self.freedom)) * np.sqrt(np.maximum(variance, 0.0))
+        half: Array = t_quantile(0.975, self.freedom) * np.sqrt(np.maximum(variance, 0.0))
         return half
 
 
@@ -55,7 +54,7 @@ class LawFit:
 
     Attributes:
         spreads: How sure seeds and regression are of (log₂ C, p); every interval is the wider of theirs.
-        scatter: The optima's residual spread about the law, in octaves.
+        scatter_octaves: The optima's residual spread about the law.
         bend: Quadratic term of log₂ α* in log₂ r: 0 for a power law, above 0 where α* grows ever faster.
             None with fewer than five optima inside the grid or with censored ones.
         bend_low: Lower end of its 95 % interval.
@@ -68,11 +67,11 @@ class LawFit:
     coefficient: float
     coefficient_low: float | None
     coefficient_high: float | None
-    scatter: float
-    spreads: tuple[Spread, ...]
+    scatter_octaves: float
     bend: float | None = None
     bend_low: float | None = None
     bend_high: float | None = None
+    spreads: tuple[Spread, ...] = ()
 
     @property
     def bends(self) -> bool:
@@ -89,41 +88,8 @@ class LawFit:
         return 2.0**centre, 2.0 ** (centre - half), 2.0 ** (centre + half)
 
 
-@dataclass(frozen=True)
-class Law:
-    """A fit and everything that a reader needs to judge it.
-
-    ``fit`` uses every optimum (censored ones by their likelihood), ``fit_uncensored`` only those inside the
-    grid. Where no fit is possible both are None and ``reasons`` say why.
-    """
-
-    method: str
-    fixed: float
-    lr_ratio: float
-    target: Target
-    optima: tuple[Optimum, ...]
-    fit: LawFit | None
-    fit_uncensored: LawFit | None
-    models: tuple[ModelScore, ...]
-    num_ranks: int
-    num_censored: int
-    num_seeds: int
-    num_diverged: int
-    num_excluded: int
-    reasons: tuple[str, ...]
-
-
-def fit_laws(optima: Sequence[Optimum]) -> list[Law]:
-    """One law for each (method, lr_ratio, fixed value, target) among ``optima``."""
-    groups: dict[tuple[str, float, float, Target], list[Optimum]] = {}
-    for optimum in optima:
-        key = (optimum.method, optimum.lr_ratio, optimum.fixed, optimum.target)
-        groups.setdefault(key, []).append(optimum)
-    return [fit_law(group) for _, group in sorted(groups.items())]
-
-
-def fit_law(optima: Sequence[Optimum]) -> Law:
-    """Fit log₂ α* = log₂ C + p·log₂ r.
+def fit_power_law(inside: Sequence[Optimum], censored: Sequence[Optimum]) -> LawFit:
+    """Fit log₂ α* = log₂ C + p·log₂ r to at least two optima ``inside`` the grid and to ``censored`` ones.
 
     Without censored optima this is least squares. Edges (one-sided) and cliffs (between two cells) enter by
     the likelihood of a normal scatter about the line, whose width is estimated with it.
@@ -132,53 +98,7 @@ def fit_law(optima: Sequence[Optimum]) -> Law:
     n_seeds - 1 degrees of freedom), which knows what seeds do, and the regression's own (t with n_ranks - 2),
     which knows how badly the optima keep to a line. On planted power laws the first alone covers at its
     nominal rate with 3 and with 5 seeds; the second takes over where the law itself fits badly.
-
-    >>> import dataclasses
-    >>> point = Optimum("lora", 1, 2e-4, 1.0, "alpha", 1, None, None, 1, 2, False, False, 1, "", None, None,
-    ...                 3, 0, {})
-    >>> points = [dataclasses.replace(point, rank=r, value=100 * r**0.5) for r in (1, 4, 16)]
-    >>> law = fit_law(points)
-    >>> round(law.fit.exponent, 9), round(law.fit.coefficient, 6)
-    (0.5, 100.0)
     """
-    ordered = sorted(optima, key=lambda optimum: optimum.rank)
-    inside = [optimum for optimum in ordered if not optimum.censored]
-    censored = [optimum for optimum in ordered if optimum.censored]
-    reasons = _reasons(inside, ordered)
-    fit = None if reasons else _fit(inside, censored)
-    alone = _fit(inside, []) if len(inside) >= MIN_RANKS else None
-    first = ordered[0]
-    return Law(
-        method=first.method,
-        fixed=first.fixed,
-        lr_ratio=first.lr_ratio,
-        target=first.target,
-        optima=tuple(ordered),
-        fit=fit,
-        fit_uncensored=alone,
-        models=_compare(inside, censored) if fit else (),
-        num_ranks=len(ordered),
-        num_censored=len(censored),
-        num_seeds=min(optimum.num_seeds for optimum in ordered),
-        num_diverged=sum(optimum.num_diverged for optimum in ordered),
-        num_excluded=0 if fit else len(ordered),
-        reasons=tuple(reasons),
-    )
-
-
-def _reasons(inside: Sequence[Optimum], all_optima: Sequence[Optimum]) -> list[str]:
-    reasons = []
-    if len(all_optima) < MIN_RANKS:
-        reasons.append(f"{len(all_optima)} ranks have an optimum: a law needs at least {MIN_RANKS}")
-    if len(inside) < 2:
-        reasons.append(
-            f"{len(inside)} of {len(all_optima)} optima lie inside the grid: a law needs at least 2. "
-            "Extend the α grid beyond its edges"
-        )
-    return reasons
-
-
-def _fit(inside: Sequence[Optimum], censored: Sequence[Optimum]) -> LawFit:
     x = np.log2([optimum.rank for optimum in inside])
     y = np.log2([optimum.value for optimum in inside])
     intercept, slope, scatter = _solve(x, y, censored)
@@ -200,12 +120,31 @@ def _fit(inside: Sequence[Optimum], censored: Sequence[Optimum]) -> LawFit:
         coefficient=2.0**intercept,
         coefficient_low=None if low_c is None else 2.0**low_c,
         coefficient_high=None if high_c is None else 2.0**high_c,
-        scatter=scatter,
-        spreads=spreads,
+        scatter_octaves=scatter,
         bend=bend[0],
         bend_low=bend[1],
         bend_high=bend[2],
+        spreads=spreads,
     )
+
+
+def compare_exponents(inside: Sequence[Optimum], censored: Sequence[Optimum]) -> tuple[ModelScore, ...]:
+    """AICc of p free and of fixed exponents; needs five optima inside the grid."""
+    n = len(inside)
+    if n < MIN_RANKS_FOR_AICC:
+        return ()
+    x = np.log2([optimum.rank for optimum in inside])
+    y = np.log2([optimum.value for optimum in inside])
+    ranges = _ranges(censored)
+    scores = {}
+    for name, slope in {"p free": None, **CANDIDATES}.items():
+        intercept, p, scatter = _solve(x, y, censored, slope=slope)
+        k = 3 if slope is None else 2
+        likelihood = _log_likelihood(intercept, p, max(scatter, MIN_SCATTER), x, y, *ranges)
+        total = n + len(censored)
+        scores[name] = (p, 2 * k - 2 * likelihood + 2 * k * (k + 1) / (total - k - 1))
+    best = min(aicc for _, aicc in scores.values())
+    return tuple(ModelScore(name, p, aicc, aicc - best) for name, (p, aicc) in scores.items())
 
 
 def _widest(spreads: Sequence[Spread], direction: Array) -> Array:
@@ -261,20 +200,27 @@ def _solve(
     start = _least_squares(x, y, slope)
     if not censored:
         return start
-    xc = np.log2([optimum.rank for optimum in censored])
-    low = np.array([-np.inf if o.bound_low is None else math.log2(o.bound_low) for o in censored])
-    high = np.array([np.inf if o.bound_high is None else math.log2(o.bound_high) for o in censored])
+    from scipy import optimize
+
+    ranges = _ranges(censored)
 
     def unpack(theta: Array) -> tuple[float, float, float]:
         p = float(theta[2]) if slope is None else slope
         return float(theta[0]), p, MIN_SCATTER + math.exp(float(theta[1]))
 
     def loss(theta: Array) -> float:
-        return -_log_likelihood(*unpack(theta), x, y, xc, low, high)
+        return -_log_likelihood(*unpack(theta), x, y, *ranges)
 
     theta = [start[0], math.log(max(start[2], 0.1)), *([start[1]] if slope is None else [])]
     found = optimize.minimize(loss, theta, method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-8})
     return unpack(found.x)
+
+
+def _ranges(censored: Sequence[Optimum]) -> tuple[Array, Array, Array]:
+    """log₂ of each rank and of the range that its optimum must lie in."""
+    low = np.array([-np.inf if o.bound_low is None else math.log2(o.bound_low) for o in censored])
+    high = np.array([np.inf if o.bound_high is None else math.log2(o.bound_high) for o in censored])
+    return np.log2([optimum.rank for optimum in censored]), low, high
 
 
 def _least_squares(x: Array, y: Array, slope: float | None) -> tuple[float, float, float]:
@@ -289,37 +235,19 @@ def _least_squares(x: Array, y: Array, slope: float | None) -> tuple[float, floa
 def _log_likelihood(
     intercept: float, slope: float, scatter: float, x: Array, y: Array, xc: Array, low: Array, high: Array
 ) -> float:
-    seen = stats.norm.logpdf(y, intercept + slope * x, scatter).sum()
+    from scipy.special import ndtr
+
+    z = (y - (intercept + slope * x)) / scatter
+    seen = (-(z**2) / 2.0 - math.log(math.sqrt(2 * math.pi)) - np.log(scatter)).sum()
     centre = intercept + slope * xc
     upper, lower = (high - centre) / scatter, (low - centre) / scatter
     # Differences of tails on the side where they do not cancel.
     flip = lower > 0
     a, b = np.where(flip, -upper, lower), np.where(flip, -lower, upper)
-    mass = stats.norm.cdf(b) - stats.norm.cdf(a)
+    mass = ndtr(b) - ndtr(a)
     return float(seen + np.log(np.maximum(mass, 1e-300)).sum())
 
 
 def _shared_seeds(inside: Sequence[Optimum]) -> list[int]:
     sets = [set(optimum.per_seed_removed) for optimum in inside]
     return sorted(set.intersection(*sets)) if sets else []
-
-
-def _compare(inside: Sequence[Optimum], censored: Sequence[Optimum]) -> tuple[ModelScore, ...]:
-    """AICc of p free and of fixed exponents; needs five optima inside the grid."""
-    n = len(inside)
-    if n < MIN_RANKS_FOR_AICC:
-        return ()
-    x = np.log2([optimum.rank for optimum in inside])
-    y = np.log2([optimum.value for optimum in inside])
-    xc = np.log2([optimum.rank for optimum in censored])
-    low = np.array([-np.inf if o.bound_low is None else math.log2(o.bound_low) for o in censored])
-    high = np.array([np.inf if o.bound_high is None else math.log2(o.bound_high) for o in censored])
-    scores = {}
-    for name, slope in {"p free": None, **CANDIDATES}.items():
-        intercept, p, scatter = _solve(x, y, censored, slope=slope)
-        k = 3 if slope is None else 2
-        likelihood = _log_likelihood(intercept, p, max(scatter, MIN_SCATTER), x, y, xc, low, high)
-        total = n + len(censored)
-        scores[name] = (p, 2 * k - 2 * likelihood + 2 * k * (k + 1) / (total - k - 1))
-    best = min(aicc for _, aicc in scores.values())
-    return tuple(ModelScore(name, p, aicc, aicc - best) for name, (p, aicc) in scores.items())

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lora_alpha.analysis.cells import CellStats
-from lora_alpha.analysis.power_law import Law
+from lora_alpha.analysis.cells import MIN_SEEDS, Cell
+from lora_alpha.analysis.law import Law
 from lora_alpha.errors import FitError
 from lora_alpha.methods import METHODS
 from lora_alpha.scaling import effective_scale
@@ -20,7 +20,10 @@ MAX_LR_FACTOR = 10.0
 
 @dataclass(frozen=True)
 class Recommendation:
-    """α for one rank and learning rate, and what it rests on."""
+    """α for one rank and learning rate, and what it rests on.
+
+    ``alpha_low``, ``alpha_high``: its 95 % interval; ``basin_low``, ``basin_high``: the α that are as good.
+    """
 
     method: str
     rank: int
@@ -33,13 +36,14 @@ class Recommendation:
     basin_high: float | None
     basis: Basis
     expected_loss: float | None
-    supporting_cells: tuple[CellStats, ...]
     warnings: tuple[str, ...]
     snippet: str
+    num_supporting_runs: int
+    supporting_cells: tuple[Cell, ...]
 
 
 def recommend(
-    laws: Sequence[Law], cells: Sequence[CellStats], *, rank: int, lr: float | None = None
+    laws: Sequence[Law], cells: Sequence[Cell], *, rank: int, lr: float | None = None
 ) -> Recommendation:
     """The best measured α at ``rank`` if it lies inside the grid, else the law's.
 
@@ -83,8 +87,8 @@ def recommend(
             warnings.append(f"rank {rank} is outside the swept {swept}: sweep it to be sure")
     else:
         raise FitError(f"no optimum at rank {rank} and no law: {'; '.join(law.reasons)}")
-    if law.num_seeds < 3:
-        warnings.append(f"only {law.num_seeds} seeds: take at least 3")
+    if law.num_seeds < MIN_SEEDS:
+        warnings.append(f"only {law.num_seeds} seeds: take at least {MIN_SEEDS}")
     supporting = tuple(
         cell
         for cell in cells
@@ -104,9 +108,10 @@ def recommend(
         basin_high=measured.basin_high * shift if measured else None,
         basis=basis,
         expected_loss=measured.loss if measured else None,
-        supporting_cells=supporting,
         warnings=tuple(warnings),
         snippet=_snippet(law.method, rank, alpha, wanted),
+        num_supporting_runs=sum(cell.n for cell in supporting),
+        supporting_cells=supporting,
     )
 
 

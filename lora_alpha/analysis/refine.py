@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lora_alpha.analysis.cells import CellStats
+from lora_alpha.analysis.cells import Cell
 
 COARSE_OCTAVES = 2.0
 FINE_OCTAVES = 0.5
@@ -27,7 +27,7 @@ def coarse_grid(alphas: Sequence[float]) -> list[float]:
     return kept if kept[-1] == ordered[-1] else [*kept, ordered[-1]]
 
 
-def next_alphas(curve: Sequence[CellStats], *, low: float, high: float) -> list[float]:
+def next_alphas(curve: Sequence[Cell], *, low: float, high: float) -> list[float]:
     """The α that one curve (cells equal in all but α) still needs; empty when its optimum is enclosed.
 
     Around the best cell the gaps to both neighbours are halved (in octaves) until they are half an octave; a
@@ -58,7 +58,7 @@ def next_alphas(curve: Sequence[CellStats], *, low: float, high: float) -> list[
     return _within([alpha for alpha in wanted if alpha is not None], low, high)
 
 
-def _loss(cell: CellStats) -> float:
+def _loss(cell: Cell) -> float:
     return math.inf if cell.mean is None else cell.mean
 
 

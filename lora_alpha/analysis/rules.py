@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lora_alpha.analysis.cells import CellStats
+from lora_alpha.analysis.cells import Cell
 from lora_alpha.analysis.optimum import Optimum
 
-RULES: dict[str, Callable[[int], float]] = {
-    "α = r": float,
-    "α = 2r": lambda rank: 2.0 * rank,
-    "α = 32": lambda rank: 32.0 * rank**0,
-    "α = 256√r": lambda rank: 256.0 * math.sqrt(rank),
-}
 
-# Exponent of α in r at fixed η, in the α/r convention, with its source.
-RIVALS: dict[str, tuple[float, str]] = {
-    "√r (LoRA-α, rsLoRA)": (0.5, "2606.12883; 2312.03732"),
-    "constant α (μA)": (0.0, "2602.06204: η*²·s·r constant"),
-    "α ∝ r (constant scale)": (1.0, "the α = r and α = 2r habit"),
-}
+@dataclass(frozen=True)
+class Rule:
+    """A common rule for α: coefficient · rank^exponent.
+
+    >>> Rule("α = 2r", 2.0, 1.0).alpha(8)
+    16.0
+    """
+
+    name: str
+    coefficient: float
+    exponent: float
+
+    def alpha(self, rank: float) -> float:
+        """The α that the rule asks for at ``rank``."""
+        return float(self.coefficient * float(rank) ** self.exponent)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A published exponent of α in r at fixed η, in the α/r convention."""
+
+    name: str
+    exponent: float
+    source: str
+
+
+RULES = (
+    Rule("α = r", 1.0, 1.0),
+    Rule("α = 2r", 2.0, 1.0),
+    Rule("α = 32", 32.0, 0.0),
+    Rule("α = 256√r", 256.0, 0.5),
+)
+RIVALS = (
+    Rival("√r (LoRA-α, rsLoRA)", 0.5, "2606.12883; 2312.03732"),
+    Rival("constant α (μA)", 0.0, "2602.06204: η*²·s·r constant"),
+    Rival("α ∝ r (constant scale)", 1.0, "the α = r and α = 2r habit"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +73,7 @@ class RuleCost:
 class RivalScore:
     """A prediction of the exponent alone: calibrated at ``calibrated_at``, judged on the other ranks.
 
-    ``octaves`` is the mean |log₂(predicted / optimum)|, ``in_basin`` how many predictions cost at most 2 %.
+    ``octaves`` is the mean |log₂(predicted / optimum)|, ``in_basin`` how many predictions lie in the basin.
     """
 
     name: str
@@ -60,9 +85,7 @@ class RivalScore:
     num_judged: int
 
 
-def rule_costs(
-    cells: Sequence[CellStats], *, method: str, lr: float, lr_ratio: float = 1.0
-) -> list[RuleCost]:
+def rule_costs(cells: Sequence[Cell], *, method: str, lr: float, lr_ratio: float = 1.0) -> list[RuleCost]:
     """Every rule at every rank of one (method, lr); costs from measured cells alone."""
     curve = [
         cell
@@ -75,7 +98,7 @@ def rule_costs(
         means = [cell.mean for cell in here if cell.measured and cell.mean is not None]
         if not means:
             continue
-        costs += [_cost(rule, rank, alpha_at(rank), here, min(means)) for rule, alpha_at in RULES.items()]
+        costs += [_cost(rule, rank, here, min(means)) for rule in RULES]
     return costs
 
 
@@ -87,24 +110,33 @@ def rival_scores(optima: Sequence[Optimum]) -> list[RivalScore]:
     anchor = inside[len(inside) // 2]
     others = [optimum for optimum in inside if optimum is not anchor]
     scores = []
-    for name, (exponent, source) in RIVALS.items():
-        predicted = [anchor.value * (o.rank / anchor.rank) ** exponent for o in others]
+    for rival in RIVALS:
+        predicted = [anchor.value * (o.rank / anchor.rank) ** rival.exponent for o in others]
         errors = [abs(math.log2(p / o.value)) for p, o in zip(predicted, others, strict=True)]
         hits = sum(o.basin_low <= p <= o.basin_high for p, o in zip(predicted, others, strict=True))
         scores.append(
-            RivalScore(name, exponent, source, anchor.rank, float(np.mean(errors)), hits, len(others))
+            RivalScore(
+                name=rival.name,
+                exponent=rival.exponent,
+                source=rival.source,
+                calibrated_at=anchor.rank,
+                octaves=float(np.mean(errors)),
+                in_basin=hits,
+                num_judged=len(others),
+            )
         )
     return sorted(scores, key=lambda score: score.octaves)
 
 
-def _cost(rule: str, rank: int, alpha: float, cells: Sequence[CellStats], best: float) -> RuleCost:
+def _cost(rule: Rule, rank: int, cells: Sequence[Cell], best: float) -> RuleCost:
+    alpha = rule.alpha(rank)
     match = next(
         (c for c in cells if c.alpha is not None and math.isclose(c.alpha, alpha, rel_tol=1e-6)), None
     )
     measured = match is not None and (match.mean is not None or match.num_diverged > 0)
     loss = match.mean if match is not None and match.measured else None
     return RuleCost(
-        rule=rule,
+        rule=rule.name,
         rank=rank,
         alpha=alpha,
         measured=measured,

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from scipy import stats
+from lora_alpha.analysis.cells import CONSTANT, Cell, best_cell
+from lora_alpha.analysis.intervals import MARGIN, PairedDifference, paired_difference, shared_seeds
 
-from lora_alpha.analysis.cells import CONSTANT, CellStats, best_cell
-
-Verdict = Literal["better", "worse", "equivalent", "undecided", "not_enough_data"]
-MARGIN = 0.02
+ScheduleVerdict = Literal["better", "worse", "equivalent", "undecided", "not_enough_data"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +38,11 @@ class ScheduleComparison:
     low: float | None
     high: float | None
     num_seeds: int
-    verdict: Verdict
+    verdict: ScheduleVerdict
     reason: str
 
 
-def compare_schedules(cells: Sequence[CellStats], *, margin: float = MARGIN) -> list[ScheduleComparison]:
+def compare_schedules(cells: Sequence[Cell], *, margin: float = MARGIN) -> list[ScheduleComparison]:
     """Every schedule of every group of cells that has also constant α, in the order of the cells.
 
     Several schedules against one constant α are several chances of a lucky one: with m schedules the interval
@@ -58,7 +54,7 @@ def compare_schedules(cells: Sequence[CellStats], *, margin: float = MARGIN) -> 
     >>> compare_schedules(make_cells(runs))[0].verdict
     'better'
     """
-    groups: dict[tuple[str, int, float, float], dict[str, list[CellStats]]] = {}
+    groups: dict[tuple[str, int, float, float], dict[str, list[Cell]]] = {}
     for cell in cells:
         if cell.rank is not None and cell.alpha is not None:
             key = (cell.method, cell.rank, cell.lr, cell.lr_ratio)
@@ -95,12 +91,12 @@ def schedules_verdict(items: Sequence[ScheduleComparison]) -> str:
 
 
 def _compare(
-    cells: Sequence[CellStats], constant: Sequence[CellStats], *, margin: float, num_schedules: int
+    cells: Sequence[Cell], constant: Sequence[Cell], *, margin: float, num_schedules: int
 ) -> ScheduleComparison:
     best, reference = best_cell(cells), best_cell(constant)
-    seeds = sorted(set(best.losses) & set(reference.losses)) if best and reference else []
-    difference = low = high = None
-    verdict: Verdict = "not_enough_data"
+    seeds = shared_seeds(best.losses, reference.losses) if best and reference else []
+    found: PairedDifference | None = None
+    verdict: ScheduleVerdict = "not_enough_data"
     if not constant:
         reason = "no cell with constant α at this method, rank and learning rate"
     elif best is None or reference is None:
@@ -109,11 +105,10 @@ def _compare(
     elif len(seeds) < 2:
         reason = f"{len(seeds)} seed in common: needs at least 2, better 3"
     else:
-        pairs = np.array([[best.losses[seed], reference.losses[seed]] for seed in seeds])
-        # Losses of exactly 0 (a reward fully earned) differ by 0 of whatever they are measured in.
-        relative = (pairs[:, 0] - pairs[:, 1]) / (pairs.mean() or 1.0)
-        difference, low, high, verdict = _verdict(relative, margin, num_schedules)
-        reason = f"{difference:+.1%} ({low:+.1%} to {high:+.1%}) against the best constant α"
+        tail = 0.025 / num_schedules
+        found = paired_difference(best.losses, reference.losses, margin=margin, tail=tail)
+        verdict = _verdict(found)
+        reason = f"{found.mean:+.1%} ({found.low:+.1%} to {found.high:+.1%}) against the best constant α"
     first = cells[0]
     assert first.rank is not None
     return ScheduleComparison(
@@ -128,24 +123,18 @@ def _compare(
         constant_loss=reference.mean if reference else None,
         num_alphas=len(cells),
         num_diverged=sum(cell.num_diverged for cell in cells),
-        difference=difference,
-        low=low,
-        high=high,
+        difference=found.mean if found else None,
+        low=found.low if found else None,
+        high=found.high if found else None,
         num_seeds=len(seeds),
         verdict=verdict,
         reason=reason,
     )
 
 
-def _verdict(relative: np.ndarray, margin: float, num_schedules: int) -> tuple[float, float, float, Verdict]:
-    n = len(relative)
-    mean, error = float(relative.mean()), float(relative.std(ddof=1) / math.sqrt(n))
-    wide = float(stats.t.ppf(1 - 0.025 / num_schedules, n - 1)) * error
-    narrow = float(stats.t.ppf(0.95, n - 1)) * error
-    low, high = mean - wide, mean + wide
-    if high < 0:
-        return mean, low, high, "better"
-    if low > 0:
-        return mean, low, high, "worse"
-    same = -margin < mean - narrow and mean + narrow < margin
-    return mean, low, high, "equivalent" if same else "undecided"
+def _verdict(found: PairedDifference) -> ScheduleVerdict:
+    if found.high < 0:
+        return "better"
+    if found.low > 0:
+        return "worse"
+    return "equivalent" if found.within_margin else "undecided"

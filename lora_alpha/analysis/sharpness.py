@@ -13,17 +13,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_alpha.analysis.optimum import Optimum
+from lora_alpha.analysis.optimum import Censored, Optimum
+from lora_alpha.scaling import spectral_match_alpha
 
 CurveKey = tuple[str, int, str, int, float, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sharpness:
     """The signed extremes of one probe, or of one layer of it.
 
     Attributes:
+        probe_id: The probe.
+        run_id: The run whose weights were probed, None at a fresh point.
+        workload: Its workload.
         space: ``lora`` or ``full``.
+        method: Fine-tuning method.
         rank: Rank of the adapter at the point, None where it has none.
         alpha: Its α.
         scale: Its effective scale s.
@@ -33,10 +38,14 @@ class Sharpness:
         layer: The layer, ``""`` for all adapted layers together.
         in_features: Median input width of the layers.
         lambda_max: Largest eigenvalue.
+        lambda_max_error: Its standard error.
         lambda_min: Smallest, None where the probe did not look for it.
+        lambda_min_error: Its standard error.
     """
 
     probe_id: str
+    run_id: str | None = None
+    workload: str = ""
     space: str
     method: str
     rank: int | None
@@ -48,10 +57,8 @@ class Sharpness:
     layer: str
     in_features: int
     lambda_max: float
-    lambda_min: float | None
-    workload: str = ""
-    run_id: str | None = None
     lambda_max_error: float | None = None
+    lambda_min: float | None
     lambda_min_error: float | None = None
 
 
@@ -103,7 +110,7 @@ class RateAtSharpness:
     lr: float
     lr_low: float | None
     lr_high: float | None
-    censored: str
+    censored: Censored
 
 
 def suppression_curves(sharpness: Iterable[Sharpness]) -> list[Suppression]:
@@ -177,13 +184,22 @@ def rate_exponent(rates: Sequence[RateAtSharpness]) -> float | None:
     return float(np.polyfit(x, np.log([item.lr for item in inside]), 1)[0])
 
 
-def generic_crossing(rank: int, in_features: int) -> float:
-    """√(3·in·r): the α at which LoRA and full-weight coordinates are equally sharp in a generic direction.
-
-    >>> round(generic_crossing(16, 256), 1)
-    110.9
-    """
-    return math.sqrt(3 * in_features * rank)
+def what_is_missing(
+    sharpness: Sequence[Sharpness], optima: Sequence[Optimum], rates: Sequence[RateAtSharpness]
+) -> list[str]:
+    """What has to be probed or trained before suppression and rates can be read off; empty if nothing."""
+    if not sharpness:
+        return ["no probe of the extremes has finished yet"]
+    spaces = {item.space for item in sharpness}
+    reasons = []
+    if spaces != {"lora", "full"}:
+        (only,) = spaces
+        reasons.append(f"only space {only!r} was probed: the ratio needs both")
+    if not optima:
+        reasons.append("no best η: needs at least three learning rates at one rank and α")
+    elif not rates:
+        reasons.append("no probe in LoRA coordinates at step 0 belongs to a rank and α with a best η")
+    return reasons
 
 
 def _point(item: Sharpness) -> object:
@@ -221,7 +237,7 @@ def _suppression(key: CurveKey, by_alpha: dict[float, list[tuple[Sharpness, floa
         points=points,
         crossing=crossing,
         slope=slope,
-        predicted=generic_crossing(rank, in_features),
+        predicted=spectral_match_alpha(in_features, rank),
         in_features=in_features,
         reason=reason,
         workload=workload,

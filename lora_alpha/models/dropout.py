@@ -17,10 +17,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-# SplitMix64 (Steele, Lea & Flood 2014, finaliser constants of Stafford's variant 13), as signed 64-bit words.
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
-_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
-_MIX_2 = 0x94D049BB133111EB - 2**64
+from lora_alpha.splitmix import GOLDEN, MIX_1, MIX_2
+
+# SplitMix64's constants as signed 64-bit words.
+_GOLDEN, _MIX_1, _MIX_2 = GOLDEN - 2**64, MIX_1 - 2**64, MIX_2 - 2**64
 # Murmur3's 32-bit finaliser constants as signed words (Appleby, public domain).
 _MIX_3 = 0x85EBCA6B - 2**32
 _MIX_4 = 0xC2B2AE35 - 2**32

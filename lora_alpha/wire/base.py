@@ -9,3 +9,9 @@ class Wire(BaseModel):
     """What crosses HTTP: unknown fields, NaN and infinity are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Answer(Wire):
+    """A message that nests records of ``lora_alpha.analysis``, which is what checks them when it is made."""
+
+    model_config = ConfigDict(revalidate_instances="always")

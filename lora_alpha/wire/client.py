@@ -8,12 +8,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Self, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, Literal, Self, TypeVar, get_args
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from lora_alpha.errors import (
     Conflict,
@@ -25,8 +26,17 @@ from lora_alpha.errors import (
 )
 from lora_alpha.request import SweepRequest
 from lora_alpha.spec import Objective, ProbeSpec
-from lora_alpha.wire.analysis import Collapse, Equivalences, Laws, RecommendationItem, Target
-from lora_alpha.wire.claims import Curvature, Schedules
+from lora_alpha.wire.analysis import (
+    MARGIN,
+    Advice,
+    Cells,
+    Collapse,
+    Curvature,
+    Equivalences,
+    Laws,
+    Schedules,
+    Target,
+)
 from lora_alpha.wire.jobs import (
     IngestPoints,
     IngestReceipt,
@@ -39,7 +49,6 @@ from lora_alpha.wire.jobs import (
     ViewRequest,
 )
 from lora_alpha.wire.sweeps import (
-    Cells,
     Curves,
     ExtendRequest,
     Health,
@@ -56,8 +65,8 @@ from lora_alpha.wire.sweeps import (
 
 Verb = Literal["pause", "resume", "stop", "cancel", "retry"]
 CsvKind = Literal["runs", "history", "cells", "optima", "law", "probes"]
-CSV_KINDS: tuple[CsvKind, ...] = ("runs", "history", "cells", "optima", "law", "probes")
-Model = TypeVar("Model", bound=BaseModel)
+CSV_KINDS: tuple[CsvKind, ...] = get_args(CsvKind)
+Model = TypeVar("Model")
 Params = Mapping[str, Any]
 
 
@@ -264,7 +273,7 @@ class Client:
         self,
         sweep_id: str,
         *,
-        margin: float = 0.02,
+        margin: float = MARGIN,
         at_step: int | None = None,
         objective: Objective = "final",
     ) -> Equivalences:
@@ -283,7 +292,7 @@ class Client:
         self,
         sweep_id: str,
         *,
-        margin: float = 0.02,
+        margin: float = MARGIN,
         at_step: int | None = None,
         objective: Objective = "final",
     ) -> Schedules:
@@ -291,10 +300,10 @@ class Client:
         params = {"margin": margin, "at_step": at_step, "objective": objective}
         return self._get(f"/sweeps/{_part(sweep_id)}/schedules", Schedules, params)
 
-    def recommend(self, sweep: str, *, rank: int, lr: float | None = None) -> RecommendationItem:
+    def recommend(self, sweep: str, *, rank: int, lr: float | None = None) -> Advice:
         """Which α to use at ``rank``, with its interval, the cells behind it and a PEFT snippet."""
         params = {"sweep": sweep, "rank": rank, "lr": lr}
-        return self._get("/recommend", RecommendationItem, params)
+        return self._get("/recommend", Advice, params)
 
     def export_csv(self, kind: CsvKind | str, sweep: str | Sequence[str] | None = None) -> Iterator[bytes]:
         """A complete CSV export in blocks as they arrive; of all sweeps unless some are named."""
@@ -429,7 +438,8 @@ class Client:
 
     def _model(self, response: httpx.Response, model: type[Model]) -> Model:
         try:
-            return model.model_validate_json(response.content)
+            answer: Model = _adapter(model).validate_json(response.content)
+            return answer
         except ValidationError as error:
             raise LoraAlphaError(
                 f"{response.request.url} did not answer in the format of this version: "
@@ -452,6 +462,10 @@ class Client:
             f"the service at {self.base_url} {kind} ({error or type(error).__name__}). "
             "Is it running? Start it with 'lora-alpha up', or name another address."
         )
+
+
+# What reads a model, or a dataclass; making one takes a millisecond.
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def _body(value: BaseModel | Params) -> Any:

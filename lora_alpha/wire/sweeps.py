@@ -178,40 +178,6 @@ class Curves(Wire):
     last_step: float = 0
 
 
-class Cell(Wire):
-    """Seeds of one (method, rank, α, lr) taken together; non-finite runs are counted, not averaged.
-
-    Runs whose α moves by different schedules are different cells; ``scale`` is the one that α stands for.
-    """
-
-    method: str
-    rank: int | None
-    alpha: float | None
-    scale: float | None
-    lr: float
-    lr_ratio: float = 1.0
-    n: int
-    mean: float | None
-    std: float | None
-    ci_low: float | None
-    ci_high: float | None
-    num_diverged: int
-    num_failed: int
-    num_pending: int = 0
-    forgetting: float | None = None
-    alpha_schedule: str = "constant"
-
-
-class Cells(Wire):
-    """Answer of ``GET /sweeps/{id}/cells``."""
-
-    sweep_id: str
-    objective: str
-    at_step: int | None = None
-    cells: list[Cell]
-    warnings: list[str] = []
-
-
 class Worker(Wire):
     """A worker process."""
 

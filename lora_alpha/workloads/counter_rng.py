@@ -2,8 +2,6 @@
 
 Every draw is one SplitMix64 finaliser of a counter, vectorised over all configurations of a pack, so that a
 batch costs no Python loop per configuration and an interrupted run continues with the very same examples.
-
-Source: Steele, Lea & Flood 2014 (SplitMix), finaliser constants of Stafford's variant 13.
 """
 
 from __future__ import annotations
@@ -13,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+from lora_alpha.splitmix import GOLDEN, MIX_1, MIX_2
+
+_GOLDEN, _MIX_1, _MIX_2 = np.uint64(GOLDEN), np.uint64(MIX_1), np.uint64(MIX_2)
 
 
 def uniforms(seeds: Sequence[int], *, step: int, count: int, stream: int = 0) -> NDArray[np.float64]:
@@ -52,4 +50,4 @@ def scramble(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _scaled(value: int) -> np.uint64:
-    return np.uint64(value * int(_GOLDEN) % 2**64)
+    return np.uint64(value * GOLDEN % 2**64)

@@ -23,11 +23,10 @@ from lora_alpha.curvature.probe import run_probe
 from lora_alpha.curvature.records import ProbeEstimate, ProbeProgress, ProbeResult
 from lora_alpha.errors import ProbeError
 from lora_alpha.spec import Configuration, ProbeSettings, ProbeSpec, TrainSpec
+from lora_alpha.training.engine import DTYPES
 from workers.context import JobContext
 from workers.handlers.init_adapter import read_init_adapter
 from workers.handlers.pretrain import load_prepared
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)

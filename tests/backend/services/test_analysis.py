@@ -9,6 +9,8 @@ from backend.services import analysis, sweeps
 from backend.services.outcomes import Reading
 from backend.settings import Settings
 from backend.store.engines import Store
+from lora_alpha.analysis.law import fit_laws
+from lora_alpha.analysis.rules import RIVALS
 from lora_alpha.errors import FitError, NotFound
 from lora_alpha.request import SweepRequest
 from lora_alpha.spec import Configuration
@@ -50,6 +52,20 @@ def test_the_planted_law_comes_back(store: Store, sweep: Sweep, worker: Any) -> 
     assert [model.name for model in law.models]
     assert law.band is not None
     assert len(law.band.value) == len(law.band.rank)
+
+
+def test_the_analysis_can_be_done_again_on_what_a_client_receives(
+    client: Any, sweep: Sweep, worker: Any
+) -> None:
+    worker.work()
+    laws = client.law(sweep.id)
+    assert fit_laws(client.cells(sweep.id).cells) == laws.laws
+    (law,) = laws.laws
+    assert law.fit.predict([4])[0][0] == pytest.approx(200, rel=1e-2)
+    by_name = {rule.name: rule.alpha(16) for rule in laws.rules}
+    assert {cost.rule: cost.alpha for cost in law.rules if cost.rank == 16} == by_name
+    assert {score.name for score in law.rivals} == {rival.name for rival in RIVALS}
+    assert client.law(sweep.id, target="lr").rules == []
 
 
 def test_diverged_and_failed_runs_are_counted_not_averaged(store: Store, sweep: Sweep, worker: Any) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from dashboard.figures.alpha_eta import map_figure, slices_figure
 from dashboard.figures.style import DARK
-from lora_alpha.wire.sweeps import Cell
+from lora_alpha.wire.analysis import Cell
 
 
 def cell(alpha: float, rank: int = 4, mean: float | None = 1.0, **more: Any) -> Cell:

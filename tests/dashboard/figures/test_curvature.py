@@ -9,11 +9,12 @@ from dashboard.figures.curvature import extremes_figure, layers_of, steps_of
 from dashboard.figures.density import density_figure, density_grid
 from dashboard.figures.style import DARK
 from dashboard.figures.suppression import rates_figure, suppression_figure
-from lora_alpha.wire.claims import Curvature, RateItem, SharpnessItem, SuppressionItem
+from lora_alpha.analysis.sharpness import SuppressionPoint
+from lora_alpha.wire.analysis import Curvature, RateAtSharpness, Sharpness, Suppression
 from lora_alpha.wire.jobs import Probe
 
 
-def point(space: str, highest: float, lowest: float | None = -1.0, **more: Any) -> SharpnessItem:
+def point(space: str, highest: float, lowest: float | None = -1.0, **more: Any) -> Sharpness:
     fields: dict[str, Any] = {
         "rank": 4,
         "alpha": 8.0,
@@ -23,13 +24,13 @@ def point(space: str, highest: float, lowest: float | None = -1.0, **more: Any) 
         "layer": "",
         **more,
     }
-    return SharpnessItem(
+    return Sharpness(
         probe_id="p", run_id=None, workload="mlp", space=space, method="lora", lr=None, in_features=64,
         lambda_max=highest, lambda_max_error=1e-3, lambda_min=lowest, lambda_min_error=None, **fields,
     )  # fmt: skip
 
 
-def curvature(points: list[SharpnessItem], **more: Any) -> Curvature:
+def curvature(points: list[Sharpness], **more: Any) -> Curvature:
     fields = {
         "sweep_id": None, "suppression": [], "rates": [], "rate_exponent": None, "num_unfinished": 0,
         "num_failed": 0,
@@ -37,10 +38,10 @@ def curvature(points: list[SharpnessItem], **more: Any) -> Curvature:
     return Curvature(points=points, **fields | more)
 
 
-def suppression(crossing: float | None, **more: Any) -> SuppressionItem:
-    return SuppressionItem(
+def suppression(crossing: float | None, **more: Any) -> Suppression:
+    return Suppression(
         method="lora", rank=4, lr=None, step=0, crossing=crossing, slope=1.5, predicted=27.7, in_features=64,
-        points=[{"alpha": a, "scale": a / 4, "ratio": a / 16, "num_pairs": 1} for a in (8.0, 32.0)],
+        points=tuple(SuppressionPoint(a, a / 4, a / 16, 1) for a in (8.0, 32.0)),
         reason="" if crossing else "below 1", **more,
     )  # fmt: skip
 
@@ -113,7 +114,7 @@ def test_the_crossing_and_its_prediction_are_marked() -> None:
 
 def test_best_rates_stand_beside_a_slope_of_one() -> None:
     rates = [
-        RateItem(
+        RateAtSharpness(
             method="lora", rank=4, alpha=a, lambda_max=a, lr=2.0 / a, lr_low=None, lr_high=None, censored=c
         )
         for a, c in ((8.0, ""), (32.0, "high_edge"))

@@ -2,16 +2,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend.services.analysis import show_law
 from dashboard.figures.law import law_figure
 from dashboard.figures.style import LIGHT
 from lora_alpha.analysis.cells import RunOutcome, make_cells
-from lora_alpha.analysis.optimum import find_optima
-from lora_alpha.analysis.power_law import fit_laws
-from lora_alpha.wire.analysis import LawItem
+from lora_alpha.analysis.law import fit_laws
+from lora_alpha.analysis.rules import RULES
+from lora_alpha.wire.analysis import Law
 
 
-def laws(*, ranks: tuple[int, ...] = (1, 4, 16), shift: float = 6.0) -> list[LawItem]:
+def laws(*, ranks: tuple[int, ...] = (1, 4, 16), shift: float = 6.0) -> list[Law]:
     """Curves whose best α is 2^shift·√r, on a grid from 2^4 to 2^9."""
     runs = [
         RunOutcome(
@@ -22,8 +21,7 @@ def laws(*, ranks: tuple[int, ...] = (1, 4, 16), shift: float = 6.0) -> list[Law
         for k in range(4, 10)
         for seed in (0, 1, 2)
     ]  # fmt: skip
-    cells = make_cells(runs)
-    return [show_law(law, cells) for law in fit_laws(find_optima(cells))]
+    return fit_laws(make_cells(runs))
 
 
 def named(figure: dict[str, Any], part: str) -> list[dict[str, Any]]:
@@ -37,7 +35,7 @@ def test_without_an_optimum_the_figure_says_what_is_missing() -> None:
 
 
 def test_points_band_basins_and_references_are_drawn() -> None:
-    figure = law_figure(laws(), LIGHT)
+    figure = law_figure(laws(), LIGHT, rules=RULES)
     assert named(figure, "best per rank")[0]["x"] == [1, 4, 16]
     for part in ("95 % band", "within 2 %", "slope ½", "α = 2r", "α = 256√r", "·r^0.5"):
         assert len(named(figure, part)) == 1, part
@@ -54,7 +52,7 @@ def test_censored_optima_are_hollow_and_say_so() -> None:
 
 
 def test_references_can_be_hidden() -> None:
-    assert named(law_figure(laws(), LIGHT, rules=False), "slope") == []
+    assert named(law_figure(laws(), LIGHT), "slope") == []
 
 
 def test_many_laws_stand_side_by_side_with_one_legend_entry_each() -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 from dashboard.figures.routes import Base, bases, loss_figure, panels_figure, route_points
 from dashboard.figures.style import DARK
-from lora_alpha.wire.sweeps import Cell, Curve, Curves
+from lora_alpha.wire.analysis import Cell
+from lora_alpha.wire.sweeps import Curve, Curves
 
 
 def cell(alpha: float, lr: float, mean: float | None = 1.0, **more: Any) -> Cell:

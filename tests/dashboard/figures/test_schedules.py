@@ -4,11 +4,11 @@ from typing import Any
 
 from dashboard.figures.schedules import differences_figure, loss_figure, scale_figure
 from dashboard.figures.style import DARK
-from lora_alpha.wire.claims import ScheduleItem, Schedules
-from lora_alpha.wire.sweeps import Cell, Curve, Curves
+from lora_alpha.wire.analysis import Cell, ScheduleComparison, Schedules
+from lora_alpha.wire.sweeps import Curve, Curves
 
 
-def item(schedule: str, difference: float | None, verdict: str, **more: Any) -> ScheduleItem:
+def item(schedule: str, difference: float | None, verdict: str, **more: Any) -> ScheduleComparison:
     fields = {
         "method": "lora", "rank": 4, "lr": 1e-3, "lr_ratio": 1.0, "best_alpha": 8.0, "loss": 1.0,
         "constant_alpha": 8.0, "constant_loss": 1.0, "num_alphas": 3, "num_diverged": 0, "num_seeds": 3,
@@ -16,12 +16,12 @@ def item(schedule: str, difference: float | None, verdict: str, **more: Any) -> 
     }  # fmt: skip
     low = None if difference is None else difference - 0.01
     high = None if difference is None else difference + 0.02
-    return ScheduleItem(
+    return ScheduleComparison(
         alpha_schedule=schedule, difference=difference, low=low, high=high, verdict=verdict, **fields | more
     )
 
 
-def answer(*items: ScheduleItem) -> Schedules:
+def answer(*items: ScheduleComparison) -> Schedules:
     return Schedules(sweep_id="x", objective="final", margin=0.02, verdict="", items=list(items))
 
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lora_alpha.analysis.cells import CellStats, RunOutcome, make_cells
-from lora_alpha.analysis.optimum import find_optima
-from lora_alpha.analysis.power_law import Law, fit_laws
+from lora_alpha.analysis.cells import Cell, RunOutcome, make_cells
+from lora_alpha.analysis.law import Law, fit_laws
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 GRID = tuple(2.0**k for k in range(3, 13))
@@ -29,7 +28,7 @@ def planted_cells(
     own: float = 0.2,
     bend: float = 0.0,
     cliff_octaves: float = math.inf,
-) -> list[CellStats]:
+) -> list[Cell]:
     """Parabolas of loss in log₂ α about α* = C·r^p.
 
     A seed moves every optimum by ``shared`` octaves (standard deviation), each of its curves by ``own`` more,
@@ -64,5 +63,5 @@ def planted_cells(
 
 def planted_law(rng: np.random.Generator, **options: object) -> Law:
     """The fitted law of a planted surface."""
-    (law,) = fit_laws(find_optima(planted_cells(rng, **options)))  # type: ignore[arg-type]
+    (law,) = fit_laws(planted_cells(rng, **options))  # type: ignore[arg-type]
     return law

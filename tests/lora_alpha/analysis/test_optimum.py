@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lora_alpha.analysis.cells import CellStats, RunOutcome, make_cells
+from lora_alpha.analysis.cells import Cell, RunOutcome, make_cells
 from lora_alpha.analysis.optimum import find_optima, find_optimum, jackknife_half_width
 
 
-def cells_of(losses: dict[float, list[float | None]], *, rank: int = 4) -> list[CellStats]:
+def cells_of(losses: dict[float, list[float | None]], *, rank: int = 4) -> list[Cell]:
     """Cells by α, one loss a seed; None is a diverged run."""
     return make_cells(
         RunOutcome("lora", rank, alpha, alpha / rank, 1e-3, seed, "finished", loss, loss is None)

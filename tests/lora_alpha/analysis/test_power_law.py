@@ -7,14 +7,19 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from lora_alpha.analysis.law import fit_law
 from lora_alpha.analysis.optimum import Optimum
-from lora_alpha.analysis.power_law import _log_likelihood, fit_law
+from lora_alpha.analysis.power_law import _log_likelihood
 from tests.lora_alpha.analysis.planted import planted_law
 
 WORLDS = 120
 # 120 worlds at a true coverage of 95 % show fewer than this share once in 2,000 times.
 LEAST = float(stats.binom.ppf(0.0005, WORLDS, 0.95)) / WORLDS
-POINT = Optimum("lora", 1, 2e-4, 1.0, "alpha", 1, None, None, 1, 2, False, False, 1, "", None, None, 3, 0, {})
+POINT = Optimum(
+    method="lora", rank=1, lr=2e-4, alpha=None, lr_ratio=1.0, target="alpha", value=1, low=None, high=None,
+    scale=1, basin_low=1, basin_high=2, basin_open_low=False, basin_open_high=False, basin_octaves=1, loss=1,
+    censored="", bound_low=None, bound_high=None, num_seeds=3, num_diverged=0,
+)  # fmt: skip
 
 
 def optimum(rank: int, value: float, **changes: object) -> Optimum:

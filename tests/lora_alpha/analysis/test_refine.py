@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from lora_alpha.analysis.cells import CellStats, RunOutcome, make_cells
+from lora_alpha.analysis.cells import Cell, RunOutcome, make_cells
 from lora_alpha.analysis.refine import coarse_grid, next_alphas
 
 
-def curve(losses: dict[float, float | None]) -> list[CellStats]:
+def curve(losses: dict[float, float | None]) -> list[Cell]:
     """Cells by α; None is a diverged one."""
     return make_cells(
         RunOutcome("lora", 4, alpha, alpha / 4, 1e-3, 0, "finished", loss, diverged=loss is None)

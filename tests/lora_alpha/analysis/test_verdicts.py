@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lora_alpha.analysis.cells import CellStats, RunOutcome, make_cells
+from lora_alpha.analysis.cells import Cell, RunOutcome, make_cells
 from lora_alpha.analysis.collapse import collapse_scores
 from lora_alpha.analysis.equivalence import compare_routes
+from lora_alpha.analysis.law import fit_laws
 from lora_alpha.analysis.optimum import find_optima
-from lora_alpha.analysis.power_law import fit_laws
 from lora_alpha.analysis.recommend import recommend
 from lora_alpha.analysis.rules import rival_scores, rule_costs
 from lora_alpha.errors import FitError
@@ -22,7 +22,7 @@ LRS = (1e-4, 4e-4, 1.6e-3)
 ALPHAS = (8.0, 32.0, 128.0)
 
 
-def routes(alpha_best: float, lr_best: float, *, spread: float, seeds: int = 5) -> list[CellStats]:
+def routes(alpha_best: float, lr_best: float, *, spread: float, seeds: int = 5) -> list[Cell]:
     """A grid of (α, η) whose smallest α and η are (8, 1e-4) and whose routes end at the given losses."""
     rng = np.random.default_rng(7)
     runs = []
@@ -177,7 +177,7 @@ def test_recommendation_prefers_the_measured_then_the_law() -> None:
     cells = planted_cells(
         np.random.default_rng(0), num_seeds=3, noise=0, shared=0, own=0, ranks=(1, 4, 16, 64)
     )
-    laws = fit_laws(find_optima(cells))
+    laws = fit_laws(cells)
     measured = recommend(laws, cells, rank=16)
     assert measured.basis == "measured"
     assert measured.alpha == pytest.approx(512, rel=1e-6)
@@ -192,7 +192,7 @@ def test_recommendation_prefers_the_measured_then_the_law() -> None:
 
 def test_recommendation_at_another_lr_keeps_the_product_and_says_so() -> None:
     cells = planted_cells(np.random.default_rng(0), num_seeds=3, noise=0, shared=0, own=0)
-    laws = fit_laws(find_optima(cells))
+    laws = fit_laws(cells)
     moved = recommend(laws, cells, rank=4, lr=2 * LR)
     assert moved.alpha == pytest.approx(128, rel=1e-6)
     assert "keeping α·η" in moved.warnings[0]
