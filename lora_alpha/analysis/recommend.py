@@ -52,7 +52,9 @@ def recommend(
     Raises:
         FitError: If nothing measured supports an answer; the message says what to run.
     """
-    usable = [law for law in laws if law.target == "alpha" and METHODS[law.method].uses_rank]
+    # The package of a method may be gone since its runs were trained.
+    known = [law for law in laws if law.method in METHODS]
+    usable = [law for law in known if law.target == "alpha" and METHODS[law.method].uses_rank]
     if not usable:
         raise FitError("no cell of this sweep has finished: wait for runs, then ask again")
     wanted = lr if lr is not None else usable[0].fixed

@@ -8,26 +8,19 @@ from fractions import Fraction
 import pytest
 
 from lora_alpha.entry_points import Registry
+from tests.installed_packages import write_package
 
 GROUP = "lora_alpha.test_numbers"
 
 
 @pytest.fixture
-def install(tmp_path, monkeypatch):
-    """``install(name, source, **offers)``: a distribution with one module, as pip would leave it."""
-    monkeypatch.syspath_prepend(tmp_path)
+def install(packages):
+    """``install(name, source, offers)``: a distribution with one module."""
 
     def write(name, source, offers):
-        (tmp_path / f"{name}.py").write_text(source)
-        folder = tmp_path / f"{name}-1.0.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        lines = [f"{offered} = {target}" for offered, target in offers.items()]
-        (folder / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines]))
+        write_package(packages, name, {f"{name}.py": source}, {GROUP: offers})
 
-    yield write
-    for path in tmp_path.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+    return write
 
 
 def registry():
