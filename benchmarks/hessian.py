@@ -26,10 +26,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lora_alpha.curvature.coordinates import LayerFactors, probed_model
+from lora_alpha.curvature.coordinates import probed_model
 from lora_alpha.curvature.hvp import HessianOperator
 from lora_alpha.curvature.lanczos import Eigenpairs, lanczos
 from lora_alpha.curvature.points import factors_at
+from lora_alpha.models.group_layer import LayerFactors
 from lora_alpha.models.packed import inject
 from lora_alpha.spec import Configuration
 

@@ -22,7 +22,7 @@ from backend.store.metrics import Series, append_points, decimal_values, read_me
 from backend.store.sweeps import find_run, find_sweep, next_position
 from backend.store.tables import ChunkRow, IdempotencyRow, RunRow, SweepRow
 from lora_alpha.errors import Conflict, FieldProblem, InvalidSpec
-from lora_alpha.methods import METHODS
+from lora_alpha.methods import LORA, METHODS
 from lora_alpha.spec import Configuration, short_number
 from lora_alpha.wire.jobs import IngestPoints, IngestReceipt, IngestRun, IngestSeries
 from lora_alpha.wire.sweeps import Run
@@ -173,7 +173,7 @@ def _insert(
 
 def _name(configuration: Configuration) -> str:
     c = configuration
-    parts = [] if c.method == "lora" else [c.method]
+    parts = [] if c.method == LORA.name else [c.method]
     parts += [f"r{c.rank}"] if c.rank is not None else []
     parts += [f"a{short_number(c.alpha)}"] if c.alpha is not None else []
     return "-".join([*parts, f"lr{short_number(c.lr)}", f"s{c.seed}"])

@@ -15,9 +15,6 @@ from backend.store.tables import ProbeRow, RunRow
 from lora_alpha.methods import METHODS
 from lora_alpha.spec import ProbePlan, ProbeSpec
 
-# Methods whose training loss is no function of A and B alone.
-NO_LORA_COORDINATES = {"dora", *(name for name, method in METHODS.items() if not method.uses_rank)}
-
 
 def adapter_path(run_id: str, *, step: int | None = None) -> str:
     """Where a run's adapter lies, relative to home: at its end (None) or as it was after ``step``."""
@@ -53,7 +50,7 @@ def _wanted(plan: ProbePlan, run: RunRow) -> Iterator[ProbeSpec]:
         step = {"init": 0, "end": run.steps}.get(at) if isinstance(at, str) else at
         for kind in plan.kinds:
             for space in plan.spaces:
-                if space == "full" or run.method not in NO_LORA_COORDINATES:
+                if space == "full" or not METHODS[run.method].no_lora_space:
                     yield ProbeSpec(run=run.id, step=step, kind=kind, space=space)
 
 

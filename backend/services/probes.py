@@ -156,8 +156,9 @@ def _problems(spec: ProbeSpec) -> list[FieldProblem]:
     if spec.method not in METHODS:
         problems.append(FieldProblem("method", f"got {spec.method!r}: choose one of {', '.join(METHODS)}"))
     elif spec.space == "lora":
-        if not METHODS[spec.method].uses_rank:
-            problems.append(FieldProblem("space", f"{spec.method} has no LoRA coordinates: take 'full'"))
+        if refusal := METHODS[spec.method].no_lora_space:
+            message = f"{spec.method} has no LoRA coordinates: {refusal}; take 'full'"
+            problems.append(FieldProblem("space", message))
         problems += [
             FieldProblem(name, "a fresh point in LoRA coordinates needs it")
             for name in ("rank", "alpha")

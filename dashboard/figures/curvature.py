@@ -20,6 +20,7 @@ from dashboard.figures.style import (
     number,
     ordinal_colours,
 )
+from lora_alpha.methods import LORA
 from lora_alpha.wire.analysis import Curvature, Sharpness
 
 FULL = CATEGORICAL[1]
@@ -96,7 +97,7 @@ def _group(point: Sharpness, x: str) -> Group:
 def _style(index: int, groups: Sequence[Group], colours: dict[Any, str], x: str) -> dict[str, Any]:
     value, method, workload, width = groups[index]
     parts = [f"α {number(value)}" if x == "r" else f"r {number(value)}"]
-    parts += [method] if method != "lora" else []
+    parts += [method] if method != LORA.name else []
     parts += [workload] if len({group[2] for group in groups}) > 1 else []
     parts += [f"in {width}"] if len({group[3] for group in groups}) > 1 else []
     return {

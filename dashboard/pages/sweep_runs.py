@@ -155,7 +155,7 @@ def _log(connect: Connect, row: dict[str, Any]) -> Any:
             text = client.run_log(row["id"])
     except LoraAlphaError as error:
         text = str(error)
-    trained = row["state"] == "finished" and not row["diverged"] and row["method"] != "full"
+    trained = row["state"] == "finished" and not row["diverged"] and row["rank"] is not None
     adapter = html.A(
         dmc.Button("Download as PEFT adapter", variant="light", size="xs"),
         href=f"/download/adapter/{row['id']}.zip",

@@ -10,8 +10,7 @@ from typing import Literal
 from lora_alpha.analysis.cells import MIN_SEEDS, Cell
 from lora_alpha.analysis.law import Law
 from lora_alpha.errors import FitError
-from lora_alpha.methods import METHODS
-from lora_alpha.scaling import effective_scale
+from lora_alpha.methods import LORA, METHODS, Method
 
 Basis = Literal["measured", "interpolated", "extrapolated"]
 # α*·η is roughly constant within a factor this far from a measured lr; beyond it we would be guessing.
@@ -57,11 +56,13 @@ def recommend(
     Raises:
         FitError: If nothing measured supports an answer; the message says what to run.
     """
-    usable = [law for law in laws if law.target == "alpha" and METHODS[law.method].uses_rank]
+    # The package of a method may be gone since its runs were trained.
+    known = [law for law in laws if law.method in METHODS]
+    usable = [law for law in known if law.target == "alpha" and METHODS[law.method].uses_rank]
     if not usable:
         raise FitError("no cell of this sweep has finished: wait for runs, then ask again")
     wanted = lr if lr is not None else usable[0].fixed
-    law = min(usable, key=lambda item: (abs(math.log(item.fixed / wanted)), item.method != "lora"))
+    law = min(usable, key=lambda item: (abs(math.log(item.fixed / wanted)), item.method != LORA.name))
     shift = law.fixed / wanted
     if not 1 / MAX_LR_FACTOR <= shift <= MAX_LR_FACTOR:
         raise FitError(
@@ -96,12 +97,15 @@ def recommend(
     )
     alpha *= shift
     low, high = (None if value is None else value * shift for value in (low, high))
+    info = METHODS[law.method]
+    scale = info.scale(rank=rank, alpha=alpha)
+    assert scale is not None
     return Recommendation(
         method=law.method,
         rank=rank,
         lr=wanted,
         alpha=alpha,
-        scale=effective_scale(alpha, rank, rule=METHODS[law.method].rule),
+        scale=scale,
         alpha_low=low,
         alpha_high=high,
         basin_low=measured.basin_low * shift if measured else None,
@@ -109,20 +113,21 @@ def recommend(
         basis=basis,
         expected_loss=measured.loss if measured else None,
         warnings=tuple(warnings),
-        snippet=_snippet(law.method, rank, alpha, wanted),
+        snippet=_snippet(info, rank, scale, wanted),
         num_supporting_runs=sum(cell.n for cell in supporting),
         supporting_cells=supporting,
     )
 
 
-def _snippet(method: str, rank: int, alpha: float, lr: float) -> str:
-    rslora = ", use_rslora=True" if METHODS[method].rule == "alpha/sqrt(r)" else ""
+def _snippet(method: Method, rank: int, scale: float, lr: float) -> str:
+    options = "".join(f", {name}={value}" for name, value in method.peft_config().items())
+    alpha = _round(method.peft_alpha(scale, rank))
     return (
-        f'LoraConfig(r={rank}, lora_alpha={_round(alpha):g}{rslora}, target_modules="all-linear")\n'
+        f'LoraConfig(r={rank}, lora_alpha={alpha:g}{options}, target_modules="all-linear")\n'
         f"# learning_rate={lr:g}"
     )
 
 
 def _round(value: float) -> float:
-    """Two significant digits: a basin is octaves wide."""
-    return float(f"{value:.2g}")
+    """Two significant digits: a basin is octaves wide. Twelve first, to drop what a detour by s left."""
+    return float(f"{float(f'{value:.12g}'):.2g}")

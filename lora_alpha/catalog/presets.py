@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_alpha.errors import FieldProblem, InvalidSpec
+from lora_alpha.methods import METHODS
 from lora_alpha.request import SweepRequest
 from lora_alpha.spec import AlphaSchedule, Configuration, ProbePlan
 
@@ -70,7 +71,7 @@ def _identity() -> Iterable[Configuration]:
                 scaled = Configuration(method=method, rank=8, alpha=16.0 * k, lr=5e-4, seed=seed)
                 conditions = {"alpha": 16.0, "eps_ratio": 1 / k, "weight_decay_ratio": 1 / k}
                 # With A frozen there is one learning rate to raise, otherwise it is B's alone.
-                faster = {"lr": 5e-4 * k} if method == "lora-fa" else {"lr_ratio": k}
+                faster = {"lr_ratio": k} if METHODS[method].trains_A else {"lr": 5e-4 * k}
                 yield scaled
                 yield scaled.model_copy(update=conditions | faster)
 

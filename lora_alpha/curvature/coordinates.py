@@ -15,26 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_alpha.errors import ProbeError
+from lora_alpha.models.group_layer import LayerFactors
 from lora_alpha.models.packed import linear_weight
 
 Space = Literal["lora", "full"]
-
-
-@dataclass(frozen=True)
-class LayerFactors:
-    """The adapter of one linear layer, ``W = base + scale·B·A``.
-
-    Attributes:
-        A: Shape (rank, in), or None for a layer trained in full: then ``base`` is its weight.
-        B: Shape (out, rank), or None likewise.
-        scale: Effective scale s.
-        base: W0 where it is not the module's own weight (methods that alter it at the start), (out, in).
-    """
-
-    A: Tensor | None
-    B: Tensor | None
-    scale: float = 1.0
-    base: Tensor | None = None
 
 
 class ProbedLinear(nn.Module):

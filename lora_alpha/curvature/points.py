@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lora_alpha.curvature.coordinates import LayerFactors
 from lora_alpha.errors import ProbeError
 from lora_alpha.methods import METHODS
+from lora_alpha.models.group_layer import LayerFactors, group_layer
 from lora_alpha.models.init_adapter import start_from
 from lora_alpha.models.packed import inject, linear_weight
 from lora_alpha.spec import Configuration, ProbeSpace
@@ -46,38 +46,22 @@ def factors_at(
 
     Args:
         model: The frozen base, in the precision to probe in.
-        tensors: Layer → ``A, B, scale`` (PiSSA: also ``A0, B0``; DoRA: ``magnitude``; full: ``weight``).
+        tensors: Layer → tensors, as the method's ``GroupLayer`` exports them.
         method: The run's method.
         space: Where it is to be probed.
 
     Raises:
         ProbeError: If the method has no coordinates in that space, or a layer does not exist.
     """
-    if space == "lora" and not METHODS[method].uses_rank:
-        raise ProbeError(f"{method} trains weights, not A and B: probe it in space 'full'")
-    if space == "lora" and method == "dora":
-        raise ProbeError(
-            "dora's coordinates include a magnitude whose norm is held constant while training: its training "
-            "loss is not a function of A and B alone; probe it in space 'full'"
-        )
-    return {name: _layer(model, name, parts) for name, parts in tensors.items()}
+    refusal = METHODS[method].no_lora_space
+    if space == "lora" and refusal:
+        raise ProbeError(f"{method} has no LoRA coordinates: {refusal}; probe it in space 'full'")
+    layer = group_layer(method)
+    return {name: layer.probe_factors(_weight(model, name), parts) for name, parts in tensors.items()}
 
 
-def _layer(model: torch.nn.Module, name: str, parts: Mapping[str, Tensor]) -> LayerFactors:
+def _weight(model: torch.nn.Module, name: str) -> Tensor:
     try:
-        base = linear_weight(model.get_submodule(name)).detach()
+        return linear_weight(model.get_submodule(name)).detach()
     except AttributeError:
         raise ProbeError(f"the adapter is for layer {name!r}, which the model does not have") from None
-    if "weight" in parts:
-        return LayerFactors(None, None, base=parts["weight"].to(base))
-    lora_A, lora_B = parts["A"].to(base), parts["B"].to(base)
-    scale = float(parts["scale"])
-    if "magnitude" in parts:
-        direction = base.double() + scale * (lora_B.double() @ lora_A.double())
-        length = direction.norm(dim=1, keepdim=True)
-        weight = parts["magnitude"].to(direction)[:, None] * direction / length
-        return LayerFactors(None, None, base=weight.to(base))
-    if "A0" in parts:
-        start = scale * (parts["B0"].to(base).double() @ parts["A0"].to(base).double())
-        return LayerFactors(lora_A, lora_B, scale, base=(base.double() - start).to(base))
-    return LayerFactors(lora_A, lora_B, scale)

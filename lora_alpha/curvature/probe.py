@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lora_alpha.curvature.coordinates import Coordinates, LayerFactors, probed_model
+from lora_alpha.curvature.coordinates import Coordinates, probed_model
 from lora_alpha.curvature.density import DensityProgress, SpectralDensity, spectral_density
 from lora_alpha.curvature.hvp import HessianOperator, LossFunction, Strategy, graph_bytes
 from lora_alpha.curvature.lanczos import Eigenpairs, LanczosProgress, basis_bytes, lanczos
@@ -22,6 +22,7 @@ from lora_alpha.curvature.precision import check_precision, check_products, rand
 from lora_alpha.curvature.records import ProbeEstimate, ProbeEvent, ProbeProgress, ProbeResult, ProbeRow
 from lora_alpha.curvature.trace import TraceEstimate, TraceProgress, hutchinson_trace
 from lora_alpha.errors import ProbeError
+from lora_alpha.models.group_layer import LayerFactors
 from lora_alpha.spec import ProbeSettings
 from lora_alpha.workloads.base import Workload
 

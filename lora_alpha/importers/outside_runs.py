@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lora_alpha.errors import FieldProblem, InvalidSpec
+from lora_alpha.methods import LORA, METHODS, recognised_method
 from lora_alpha.wire.jobs import IngestPoints, IngestRun, IngestSeries
 
 Points = dict[str, list[tuple[int, float]]]
@@ -67,7 +68,9 @@ def to_ingest(run: OutsideRun, *, sweep_name: str) -> IngestRun:
         for name in ("rank", "alpha", "scale", "lr", "lr_ratio", "seed", "steps")
     }
     method = _method(found["method"], run.parameters)
-    needed = ("lr",) if method == "full" else ("rank", "alpha", "lr")
+    info = METHODS.get(method)
+    uses_rank = info is None or info.uses_rank
+    needed = ("rank", "alpha", "lr") if uses_rank else ("lr",)
     problems += [
         FieldProblem(f"{run.name}.{name}", f"none of {', '.join(ALIASES[name])} is logged: log one of them")
         for name in needed
@@ -83,8 +86,8 @@ def to_ingest(run: OutsideRun, *, sweep_name: str) -> IngestRun:
         workload=str(found["workload"] or "external")[:200],
         name=run.name[:200] or None,
         method=method,
-        rank=None if rank is None or method == "full" else int(rank),
-        alpha=None if method == "full" else numbers["alpha"],
+        rank=int(rank) if uses_rank and rank is not None else None,
+        alpha=numbers["alpha"] if uses_rank else None,
         scale=numbers["scale"],
         lr=numbers["lr"] or 0.0,
         lr_ratio=numbers["lr_ratio"] or 1.0,
@@ -162,13 +165,17 @@ def _opened(value: Any) -> Any:
 
 
 def _find(parameters: Mapping[str, Any], names: Iterable[str]) -> Any:
-    wanted = list(names)
-    by_ending: dict[str, Any] = {}
+    by_ending = _by_ending(parameters)
+    return next((by_ending[name] for name in names if name in by_ending), None)
+
+
+def _by_ending(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that are given, by the last part of their name; the first of equal endings counts."""
+    found: dict[str, Any] = {}
     for name, value in parameters.items():
-        if value is None or value == "":
-            continue
-        by_ending.setdefault(re.split(r"[./]", name.lower())[-1], value)
-    return next((by_ending[name] for name in wanted if name in by_ending), None)
+        if value is not None and value != "":
+            found.setdefault(re.split(r"[./]", name.lower())[-1], value)
+    return found
 
 
 def _number(value: Any, name: str, run: OutsideRun, problems: list[FieldProblem]) -> float | None:
@@ -185,14 +192,9 @@ def _number(value: Any, name: str, run: OutsideRun, problems: list[FieldProblem]
 
 def _method(given: Any, parameters: Mapping[str, Any]) -> str:
     named = str(given or "").lower().replace("_", "-")
-    if named and named != "lora":
+    if named and named != LORA.name:
         return named
-    for option, method in (("use_dora", "dora"), ("use_rslora", "rslora")):
-        if str(_find(parameters, [option])).lower() in {"true", "1"}:
-            return method
-    if str(_find(parameters, ["init_lora_weights"])).lower().startswith("pissa"):
-        return "pissa"
-    return "lora"
+    return recognised_method(_by_ending(parameters)).name
 
 
 def _finite(value: float) -> float | None:

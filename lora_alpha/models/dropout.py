@@ -55,17 +55,17 @@ class AdapterDropout:
         finally:
             self._when = before
 
-    def drop(self, x_NMI: Tensor, *, layer: int, tokens: int) -> Tensor:
+    def drop(self, x_NMI: Tensor, *, layer_index: int, tokens: int) -> Tensor:
         """``x`` with a share ``rate`` of its elements zero and the others divided by 1 - ``rate``.
 
         Args:
-            x_NMI: Inputs of layer number ``layer``.
-            layer: Number of the layer.
+            x_NMI: Inputs of that layer.
+            layer_index: Number of the layer among the adapted ones.
             tokens: Rows of one example, T.
         """
         assert self._when is not None
         keep = keep_mask(
-            [(seed, *self._when, layer) for seed in self.seeds],
+            [(seed, *self._when, layer_index) for seed in self.seeds],
             rows=x_NMI.shape[1],
             tokens=tokens,
             features=x_NMI.shape[2],

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lora_alpha.errors import FieldProblem, InvalidSpec
-from lora_alpha.models.methods import Dora, GroupLayer, LowRank, Pissa
+from lora_alpha.methods import METHODS
+from lora_alpha.models.group_layer import GroupLayer
 from lora_alpha.models.packed import PackedAdapters
 
 FIELD = "init_adapter"
@@ -23,7 +24,7 @@ def start_from(adapters: PackedAdapters, given: Mapping[str, Mapping[str, Tensor
 
     Args:
         adapters: Freshly injected.
-        given: Layer → ``A`` (r, I), ``B`` (O, r), ``scale`` (), for DoRA ``magnitude`` (O,).
+        given: Layer → ``A`` (r, I), ``B`` (O, r), ``scale`` () and what the method reads beside them.
 
     Raises:
         InvalidSpec: If layers, ranks or methods do not fit, with each that does not.
@@ -31,12 +32,14 @@ def start_from(adapters: PackedAdapters, given: Mapping[str, Mapping[str, Tensor
     problems = list(_layer_problems(adapters, given))
     for name, group, layer in adapters.group_layers():
         if name in given:
-            problems += _fit_problems(name, layer, given[name], rank=group.rank, method=group.method)
+            methods = dict.fromkeys(c.method for c in adapters.configurations[group.start : group.stop])
+            for method in methods:
+                problems += _fit_problems(name, layer, given[name], rank=group.rank, method=method)
     if problems:
         raise InvalidSpec([FieldProblem(FIELD, message) for message in dict.fromkeys(problems)])
     for name, group, layer in adapters.group_layers():
-        for place in range(group.stop - group.start):
-            layer.load(_rescaled(given[name], layer, place), place)
+        for group_index in range(group.stop - group.start):
+            layer.start_from(given[name], group_index)
 
 
 def _layer_problems(adapters: PackedAdapters, given: Mapping[str, object]) -> list[str]:
@@ -57,26 +60,17 @@ def _layer_problems(adapters: PackedAdapters, given: Mapping[str, object]) -> li
 
 
 def _fit_problems(
-    name: str, layer: GroupLayer, parts: Mapping[str, Tensor], *, rank: int | None, method: str
+    name: str, layer: GroupLayer, given: Mapping[str, Tensor], *, rank: int | None, method: str
 ) -> list[str]:
-    if not isinstance(layer, LowRank) or isinstance(layer, Pissa):
-        return [f"{method} cannot start from a low-rank adapter: choose a LoRA method"]
-    if isinstance(layer, Dora) != ("magnitude" in parts):
-        kind = "a DoRA adapter" if "magnitude" in parts else "an adapter without magnitudes"
-        return [f"{method} cannot start from {kind}"]
-    shapes = {"A": layer.A.shape[1:], "B": layer.B.shape[1:]}
-    if len(parts["A"]) != shapes["A"][0]:
-        return [
-            f"the adapter has rank {len(parts['A'])} in {name}, a run of rank {rank} has {shapes['A'][0]}"
-        ]
+    problem = METHODS[method].start_problem(given)
+    if problem is not None:
+        return [problem]
+    own = layer.export(0)
+    if len(given["A"]) != len(own["A"]):
+        return [f"the adapter has rank {len(given['A'])} in {name}, a run of rank {rank} has {len(own['A'])}"]
     return [
-        f"lora_{factor} of {name} has shape {tuple(parts[factor].shape)} in the adapter, "
-        f"{tuple(shape)} here: is it an adapter of another model?"
-        for factor, shape in shapes.items()
-        if parts[factor].shape != shape
+        f"lora_{factor} of {name} has shape {tuple(given[factor].shape)} in the adapter, "
+        f"{tuple(own[factor].shape)} here: is it an adapter of another model?"
+        for factor in ("A", "B")
+        if given[factor].shape != own[factor].shape
     ]
-
-
-def _rescaled(parts: Mapping[str, Tensor], layer: GroupLayer, place: int) -> dict[str, Tensor]:
-    ratio = float(parts["scale"]) / float(layer.scale_G[place])
-    return {**parts, "B": parts["B"] * ratio}

@@ -23,12 +23,11 @@ from torch import Tensor, nn
 from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.methods import METHODS
 from lora_alpha.models.dropout import AdapterDropout
+from lora_alpha.models.group_layer import GroupLayer, LayerSetting, group_layer
 from lora_alpha.models.low_rank_product import low_rank_sum
-from lora_alpha.models.methods import GROUP_LAYERS, GroupLayer, LayerSetting
 from lora_alpha.models.targets import check_targets
 from lora_alpha.models.targets import linear_bias as linear_bias
 from lora_alpha.models.targets import linear_weight as linear_weight
-from lora_alpha.scaling import effective_scale
 from lora_alpha.spec import Configuration
 
 T = TypeVar("T")
@@ -36,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Group:
-    """Configurations ``start … stop-1`` of the pack, equal in method and rank."""
+    """Configurations ``start … stop-1`` of the pack, equal in layer and rank; ``method`` is the first's."""
 
     method: str
     rank: int | None
@@ -58,13 +57,13 @@ class PackedLinear(nn.Module):
         groups: Sequence[tuple[Group, GroupLayer]],
         *,
         name: str,
-        place: int,
+        layer_index: int,
         dropout: AdapterDropout,
     ) -> None:
         super().__init__()
         self.base = base
         self.name = name
-        self.place = place
+        self.layer_index = layer_index
         self.dropout = dropout
         self.groups = tuple(group for group, _ in groups)
         self.adapters = nn.ModuleList(layer for _, layer in groups)
@@ -97,7 +96,7 @@ class PackedLinear(nn.Module):
         x_NMI = x.reshape(self.num_configs, -1, x.shape[-1])
         if self.dropout.active:
             tokens = x[0, ..., 0].numel()
-            seen_NMI = self.dropout.drop(x_NMI, layer=self.place, tokens=tokens)
+            seen_NMI = self.dropout.drop(x_NMI, layer_index=self.layer_index, tokens=tokens)
             return self._by_group(x_NMI, seen_NMI).view(*x.shape[:-1], -1)
         factors = [layer.factors(start=group.start, dtype=x.dtype) for group, layer in self.group_layers()]
         parts = [part for part in factors if part is not None]
@@ -140,7 +139,7 @@ def _layout_message(name: str, x: Tensor, num_configs: int) -> str:
 class PackedAdapters:
     """Every adapter of a pack: where they sit, what trains, how they come out again.
 
-    ``order`` lists the caller's configuration indices in pack order: place i of the pack holds the caller's
+    ``order`` lists the caller's configuration indices in pack order: at pack index i is the caller's
     configuration ``order[i]``. All tensors of this class are in pack order.
     """
 
@@ -184,12 +183,12 @@ class PackedAdapters:
         for _, group, layer in self.group_layers():
             layer.set_scale_factor(factor_N[group.start : group.stop])
 
-    def reset(self, index: int) -> None:
-        """Put configuration ``index`` (in pack order) back to the frozen base, finite whatever it held."""
+    def reset(self, pack_index: int) -> None:
+        """Put one configuration back to the frozen base, finite whatever it held."""
         with torch.no_grad():
             for _, group, layer in self.group_layers():
-                if group.start <= index < group.stop:
-                    layer.reset(index - group.start)
+                if group.start <= pack_index < group.stop:
+                    layer.reset(pack_index - group.start)
 
     @torch.no_grad()
     def norms(self) -> dict[str, Tensor]:
@@ -209,16 +208,16 @@ class PackedAdapters:
     def export(self) -> list[dict[str, dict[str, Tensor]]]:
         """Per configuration, in the *caller's* order: layer → tensors on the CPU.
 
-        For low-rank methods ``A`` (R, I), ``B`` (O, R), ``scale`` (); DoRA adds ``magnitude`` (O,), PiSSA
-        ``A0`` and ``B0``; ``full`` has ``weight`` (O, I). ``base_norm`` () is ‖W0‖_F: what a merge would
-        round is said from it.
+        For low-rank methods ``A`` (R, I), ``B`` (O, R), ``scale`` () and what the method's layer adds; for
+        full fine-tuning ``weight`` (O, I). ``base_norm`` () is ‖W0‖_F: what a merge would round is said
+        from it.
         """
         exported: list[dict[str, dict[str, Tensor]]] = [{} for _ in self.configurations]
         norms = {name: _norm(linear_weight(layer.base)) for name, layer in self.layers.items()}
         for name, group, layer in self.group_layers():
-            for place in range(group.start, group.stop):
-                tensors = {**layer.export(place - group.start), "base_norm": norms[name]}
-                exported[self.order[place]][name] = {
+            for pack_index in range(group.start, group.stop):
+                tensors = {**layer.export(pack_index - group.start), "base_norm": norms[name]}
+                exported[self.order[pack_index]][name] = {
                     key: value.detach().cpu().clone() for key, value in tensors.items()
                 }
         return exported
@@ -239,11 +238,11 @@ class PackedAdapters:
             layer.load_state_dict(own)
 
     @torch.no_grad()
-    def load_adapter(self, adapter: Mapping[str, Mapping[str, Tensor]], *, index: int) -> None:
-        """Start configuration ``index`` (in pack order) from an adapter as ``export`` gives it."""
+    def load_adapter(self, adapter: Mapping[str, Mapping[str, Tensor]], *, pack_index: int) -> None:
+        """Put one configuration where an adapter is that ``export`` gave."""
         for name, group, layer in self.group_layers():
-            if group.start <= index < group.stop:
-                layer.load(adapter[name], index - group.start)
+            if group.start <= pack_index < group.stop:
+                layer.load(adapter[name], pack_index - group.start)
 
 
 def pack_order(configurations: Sequence[Configuration]) -> list[int]:
@@ -252,7 +251,7 @@ def pack_order(configurations: Sequence[Configuration]) -> list[int]:
     def key(index: int) -> tuple[str, bool, int, float, float, float, float]:
         c = configurations[index]
         return (
-            GROUP_LAYERS[c.method].__name__,
+            METHODS[c.method].layer,
             METHODS[c.method].trains_A,
             c.rank or 0,
             c.lr,
@@ -276,7 +275,7 @@ def inject(
     """Replace every target of ``model`` by a packed layer; the model itself is not otherwise touched.
 
     A starts uniform in ±1/√I (kaiming with a = √5) from a generator that depends on the configuration's seed
-    and the layer's place in ``targets`` alone, so equal seed and rank give equal A in any pack. B starts at
+    and the layer's index in ``targets`` alone, so equal seed and rank give equal A in any pack. B starts at
     0.
 
     Args:
@@ -297,7 +296,7 @@ def inject(
     _check_patterns(targets, *patterns)
     drop = AdapterDropout(dropout, [c.seed for c in ordered])
     layers = {}
-    for place, name in enumerate(targets):
+    for layer_index, name in enumerate(targets):
         base = model.get_submodule(name)
         weight_OI = linear_weight(base).detach()
         groups = []
@@ -309,12 +308,12 @@ def inject(
                 weight_OI=weight_OI,
                 rank=rank or 0,
                 scales=[_scale(c, rank, _override(patterns[1], name, c.alpha)) for c in members],
-                generators=[_generator(c.seed, place) for c in members],
+                generators=[_generator(c.seed, layer_index) for c in members],
                 trains_A=METHODS[group.method].trains_A,
                 svd=svd,
             )
-            groups.append((group, GROUP_LAYERS[group.method](setting)))
-        layers[name] = PackedLinear(base, groups, name=name, place=place, dropout=drop)
+            groups.append((group, group_layer(group.method)(setting)))
+        layers[name] = PackedLinear(base, groups, name=name, layer_index=layer_index, dropout=drop)
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, layers[name])
     return PackedAdapters(layers, order=order, configurations=ordered, dropout=drop)
@@ -328,17 +327,17 @@ def _norm(weight: Tensor) -> Tensor:
 
 def _groups(ordered: Sequence[Configuration]) -> list[Group]:
     groups: list[Group] = []
-    for place, c in enumerate(ordered):
+    for pack_index, c in enumerate(ordered):
         last = groups[-1] if groups else None
         if (
             last
-            and GROUP_LAYERS[last.method] is GROUP_LAYERS[c.method]
+            and METHODS[last.method].layer == METHODS[c.method].layer
             and last.rank == c.rank
-            and (METHODS[last.method].trains_A == METHODS[c.method].trains_A)
+            and METHODS[last.method].trains_A == METHODS[c.method].trains_A
         ):
-            groups[-1] = Group(last.method, last.rank, last.start, place + 1)
+            groups[-1] = Group(last.method, last.rank, last.start, pack_index + 1)
         else:
-            groups.append(Group(c.method, c.rank, place, place + 1))
+            groups.append(Group(c.method, c.rank, pack_index, pack_index + 1))
     return groups
 
 
@@ -349,15 +348,14 @@ def _svd(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return u, s, vh
 
 
-def _generator(seed: int, layer: int) -> torch.Generator:
+def _generator(seed: int, layer_index: int) -> torch.Generator:
     # A prime stride keeps the streams of neighbouring seeds and layers apart.
-    return torch.Generator().manual_seed(seed * 1_000_003 + layer)
+    return torch.Generator().manual_seed(seed * 1_000_003 + layer_index)
 
 
 def _scale(configuration: Configuration, rank: int | None, alpha: float | None) -> float:
-    if rank is None or alpha is None:
-        return 1.0
-    return effective_scale(alpha, rank, rule=METHODS[configuration.method].rule)
+    scale = METHODS[configuration.method].scale(rank=rank, alpha=alpha)
+    return 1.0 if scale is None else scale
 
 
 def _override(pattern: Mapping[str, T], name: str, default: T | None) -> T | None:

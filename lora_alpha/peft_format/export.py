@@ -3,13 +3,8 @@
 Torch-free, so that the API can answer with it. Tensors keep their dtype; factors are re-keyed, never
 recomputed, so that ``peft.PeftModel.from_pretrained`` gives the logits that the run was measured with.
 
-| method | written as |
-|---|---|
-| lora, lora-alpha, lora+, lora-fa | LoRA with s = lora_alpha / r |
-| rslora | LoRA with ``use_rslora``, s = lora_alpha / √r |
-| pissa | LoRA of twice the rank over the *original* base: [A; A0] and [B, −B0] |
-| dora | ``use_dora`` with its magnitude vector |
-| full | refused: it has no factors |
+A method says itself what of it PEFT holds (``Method.peft_factors``, ``peft_vectors``, ``peft_config``). Most
+are LoRA or rsLoRA, DoRA brings its magnitudes, PiSSA becomes LoRA of twice the rank over the original base.
 
 A layer that the base model does not have (a new output layer) is written merged, in ``modules_to_save``.
 
@@ -27,11 +22,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from lora_alpha.errors import Conflict
-from lora_alpha.methods import METHODS
+from lora_alpha.methods import METHODS, Method
+from lora_alpha.methods.base import Array, Parts
 from lora_alpha.peft_format.merge import merge_warnings
 from lora_alpha.scaling import ScaleRule, alpha_for_scale, effective_scale
 
@@ -45,8 +40,7 @@ PADDING_ADVICE = (
 )
 KEY_PREFIX = "base_model.model."
 
-Array = NDArray[Any]
-Layers = Mapping[str, Mapping[str, Array]]
+Layers = Mapping[str, Parts]
 
 
 @dataclass(frozen=True)
@@ -86,9 +80,9 @@ def to_peft(
     """The adapter in PEFT's format.
 
     Args:
-        layers: Module path in the base model → ``A`` (r, in), ``B`` (out, r), ``scale`` (); PiSSA also
-            ``A0, B0``, DoRA ``magnitude``; ``base_norm`` = ‖W0‖_F where it is known; ``new_weight`` and
-            ``new_bias`` of a layer that the base model's files lack.
+        layers: Module path in the base model → ``A`` (r, in), ``B`` (out, r), ``scale`` () and what else the
+            method's layer exports; ``base_norm`` = ‖W0‖_F where it is known; ``new_weight`` and ``new_bias``
+            of a layer that the base model's files lack.
         method: The run's method.
         base_model: Name or folder of the base, where it has one.
         task_type: PEFT's task type, such as ``CAUSAL_LM``; None for a plain model.
@@ -97,26 +91,26 @@ def to_peft(
     Raises:
         Conflict: If the method has no factors, or nothing but a new layer was adapted.
     """
-    if not METHODS[method].uses_rank:
+    info = METHODS[method]
+    if not info.uses_rank:
         raise Conflict(
             f"this run trained its weights in full ({method}): it has no low-rank adapter to export; "
             "PEFT adapters exist for methods with a rank"
         )
-    rule = METHODS[method].rule
     tensors: dict[str, Array] = {}
     ranks: dict[str, int] = {}
     alphas: dict[str, float] = {}
     for path, parts in layers.items():
         if "new_weight" in parts:
-            tensors |= _merged(path, parts)
+            tensors |= _merged(info, path, parts)
             continue
-        lora_A, lora_B = _factors(parts)
-        tensors[f"{KEY_PREFIX}{path}.lora_A.weight"] = lora_A
-        tensors[f"{KEY_PREFIX}{path}.lora_B.weight"] = lora_B
-        if "magnitude" in parts:
-            tensors[f"{KEY_PREFIX}{path}.lora_magnitude_vector"] = np.ascontiguousarray(parts["magnitude"])
+        lora_A, lora_B = info.peft_factors(parts)
+        written = {"lora_A.weight": lora_A, "lora_B.weight": lora_B}
+        written |= {ending: parts[name] for name, ending in info.peft_vectors.items()}
+        for ending, tensor in written.items():
+            tensors[f"{KEY_PREFIX}{path}.{ending}"] = np.ascontiguousarray(tensor)
         ranks[path] = len(lora_A)
-        alphas[path] = _readable_alpha(parts["scale"], len(lora_A), rule)
+        alphas[path] = _readable_alpha(parts["scale"], len(lora_A), info.rule)
     if not ranks:
         raise Conflict("only the new output layer was adapted: there is nothing beside it to export")
     rank, alpha = _most_common(ranks), _most_common(alphas)
@@ -129,15 +123,16 @@ def to_peft(
         "lora_alpha": alpha,
         "lora_dropout": 0.0,
         "bias": "none",
-        "use_rslora": rule == "alpha/sqrt(r)",
-        "use_dora": method == "dora",
+        "use_rslora": False,
+        "use_dora": False,
         "init_lora_weights": True,
         "target_modules": _targets(list(ranks)),
         "rank_pattern": _pattern(ranks, rank),
         "alpha_pattern": _pattern(alphas, alpha),
         "modules_to_save": sorted(set(layers) - set(ranks)) or None,
+        **info.peft_config(),
     }
-    return PeftAdapter(config, tensors, tuple(merge_warnings(layers)), auto_class)
+    return PeftAdapter(config, tensors, tuple(merge_warnings(layers, method=info)), auto_class)
 
 
 def write_folder(adapter: PeftAdapter, folder: Path) -> None:
@@ -162,22 +157,9 @@ def _files(adapter: PeftAdapter) -> dict[str, bytes]:
     }
 
 
-def _factors(parts: Mapping[str, Array]) -> tuple[Array, Array]:
-    """Factors whose product, times the scale, is what the base gets added."""
-    lora_A, lora_B = parts["A"], parts["B"]
-    if "A0" in parts:
-        lora_A = np.concatenate([lora_A, parts["A0"]], axis=0)
-        lora_B = np.concatenate([lora_B, -parts["B0"]], axis=1)
-    return np.ascontiguousarray(lora_A), np.ascontiguousarray(lora_B)
-
-
-def _merged(path: str, parts: Mapping[str, Array]) -> dict[str, Array]:
+def _merged(method: Method, path: str, parts: Parts) -> dict[str, Array]:
     """Weight and bias of a layer that has no base to stay apart from."""
-    lora_A, lora_B = _factors(parts)
-    base = parts["new_weight"].astype(np.float64)
-    weight = base + float(parts["scale"]) * (lora_B.astype(np.float64) @ lora_A.astype(np.float64))
-    if "magnitude" in parts:
-        weight *= (parts["magnitude"] / np.linalg.norm(weight, axis=1))[:, None]
+    weight = method.merged(parts["new_weight"], parts)
     found = {f"{KEY_PREFIX}{path}.weight": weight.astype(parts["A"].dtype)}
     if "new_bias" in parts:
         found[f"{KEY_PREFIX}{path}.bias"] = np.ascontiguousarray(parts["new_bias"])

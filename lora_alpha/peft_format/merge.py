@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_alpha.methods.base import Method, Parts
+
 # √(mean 4^⌊log2|w|⌋ / mean w²) = 0.737 for normal w, times 2⁻⁷/√12 for a uniform error of one unit: 0.00166.
 # It varies by less than 1 % with the scale of w, and is 0.0017 for uniform w.
 ROUNDING_ERROR = 0.00166
 WARN_ABOVE = 0.01
-
-Layers = Mapping[str, Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -87,16 +87,18 @@ def round_to_bfloat16(values: NDArray[Any]) -> NDArray[np.float32]:
     return (rounded & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-def merge_warnings(layers: Layers) -> Iterator[str]:
+def merge_warnings(layers: Mapping[str, Parts], *, method: Method) -> Iterator[str]:
     """One sentence for each kind of loss above 1 %, naming the worst layer.
 
-    Layers without a ``base_norm``, new ones (they are merged anyway) and DoRA's (which rescale rows) are
-    left out.
+    Layers without a ``base_norm``, new ones (they are merged anyway) and those of methods that do more than
+    add a product (DoRA rescales rows) are left out.
     """
+    if method.peft_vectors:
+        return
     losses = {
-        path: predict_merge_loss(base_norm=float(parts["base_norm"]), update_norm=_update_norm(parts))
+        path: predict_merge_loss(base_norm=float(parts["base_norm"]), update_norm=_update_norm(method, parts))
         for path, parts in layers.items()
-        if "base_norm" in parts and not {"magnitude", "new_weight"} & parts.keys()
+        if "base_norm" in parts and "new_weight" not in parts
     }
     moved = {path: loss for path, loss in losses.items() if np.isfinite(loss.update)}
     if not moved:
@@ -125,10 +127,7 @@ def _percent(fraction: float) -> str:
     return f"{100 * fraction:.2g} %" if fraction < 1 else "all of it"
 
 
-def _update_norm(parts: Mapping[str, NDArray[Any]]) -> float:
-    lora_A, lora_B = parts["A"].astype(np.float64), parts["B"].astype(np.float64)
-    if "A0" in parts:
-        lora_A = np.concatenate([lora_A, parts["A0"]], axis=0)
-        lora_B = np.concatenate([lora_B, -parts["B0"]], axis=1)
+def _update_norm(method: Method, parts: Parts) -> float:
+    lora_A, lora_B = (factor.astype(np.float64) for factor in method.peft_factors(parts))
     squared = float(np.sum((lora_B.T @ lora_B) * (lora_A @ lora_A.T)))
     return abs(float(parts["scale"])) * math.sqrt(max(squared, 0.0))

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
 from lora_alpha.errors import FieldProblem, InvalidSpec
+from lora_alpha.methods import METHODS
+from lora_alpha.methods.base import adapter_kind
 from lora_alpha.peft_format.export import CONFIG_FILE, KEY_PREFIX, WEIGHTS_FILE
 from lora_alpha.scaling import effective_scale
 from lora_alpha.spec import SweepSpec
 
 FIELD = "init_adapter"
-PLAIN_LORA = ("lora", "rslora", "lora-alpha", "lora+", "lora-fa")
 # Fields of a LoraConfig that stand for something else than factors beside a frozen base, and what they say.
 FOREIGN = {
     "modules_to_save": "it also replaces whole modules",
@@ -42,12 +43,15 @@ class StartAdapter:
     """An adapter to start from.
 
     Attributes:
-        layers: Module path → ``A, B, scale`` (and ``magnitude``), float32 or float64.
-        is_dora: Whether it has magnitudes.
+        layers: Module path → ``A, B, scale`` and ``peft_vectors`` of a method, float32 or float64.
     """
 
     layers: dict[str, dict[str, NDArray[Any]]]
-    is_dora: bool
+
+    @property
+    def tensors(self) -> set[str]:
+        """Names of the tensors that occur."""
+        return {name for parts in self.layers.values() for name in parts}
 
     @property
     def ranks(self) -> list[int]:
@@ -91,7 +95,7 @@ def read_peft_folder(folder: Path) -> StartAdapter:
         if not {"A", "B"} <= parts.keys():
             raise _problem(f"{folder / WEIGHTS_FILE} has one factor only of layer {path}")
         parts["scale"] = np.asarray(_scale(config, path, len(parts["A"])), np.float64)
-    return StartAdapter(layers=layers, is_dora=any("magnitude" in parts for parts in layers.values()))
+    return StartAdapter(layers)
 
 
 def check_sweep(adapter: StartAdapter, spec: SweepSpec) -> None:
@@ -102,9 +106,10 @@ def check_sweep(adapter: StartAdapter, spec: SweepSpec) -> None:
     """
     methods = {*spec.methods, *(cell.method for cell in spec.cells)}
     ranks = {*(spec.ranks if spec.methods else []), *(cell.rank for cell in spec.cells if cell.rank)}
-    allowed = ("dora",) if adapter.is_dora else PLAIN_LORA
+    allowed = [name for name, method in METHODS.items() if method.start_problem(adapter.tensors) is None]
+    kind = adapter_kind(adapter.tensors)
     problems = [
-        FieldProblem("methods", f"got {method!r}: from {_kind(adapter)} only {', '.join(allowed)} can start")
+        FieldProblem("methods", f"got {method!r}: from {kind} only {', '.join(allowed)} can start")
         for method in sorted(methods - set(allowed))
     ]
     if len(adapter.ranks) == 1 and ranks - set(adapter.ranks):
@@ -113,10 +118,6 @@ def check_sweep(adapter: StartAdapter, spec: SweepSpec) -> None:
         problems.append(FieldProblem("ranks", message))
     if problems:
         raise InvalidSpec(problems)
-
-
-def _kind(adapter: StartAdapter) -> str:
-    return "a DoRA adapter" if adapter.is_dora else "a LoRA adapter"
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -171,10 +172,13 @@ def _array(name: str, part: Any) -> NDArray[Any]:
 
 
 def _split(key: str) -> tuple[str, str]:
-    found = re.fullmatch(rf"{re.escape(KEY_PREFIX)}(.+)\.(?:lora_(A|B)\.weight|lora_(magnitude)_vector)", key)
-    if found is None:
-        raise _problem(f"tensor {key} is no factor of a linear layer: embeddings and biases are not read")
-    return found[1], found[2] or found[3]
+    endings = {"lora_A.weight": "A", "lora_B.weight": "B"}
+    endings |= {ending: name for method in METHODS.values() for name, ending in method.peft_vectors.items()}
+    for ending, name in endings.items():
+        path = key.removeprefix(KEY_PREFIX).removesuffix(f".{ending}")
+        if key == f"{KEY_PREFIX}{path}.{ending}":
+            return path, name
+    raise _problem(f"tensor {key} is no factor of a linear layer: embeddings and biases are not read")
 
 
 def _scale(config: dict[str, Any], path: str, rank: int) -> float:

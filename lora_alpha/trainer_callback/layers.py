@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_alpha.dynamics.signal_drift import StepStatistics, combine_layers, step_statistics
+from lora_alpha.methods import recognised_method
 
 PREFIX = "base_model.model."
 FROM_THE_START = ("rel_change_A", "update_norm", "stable_rank")
@@ -65,11 +66,11 @@ def describe(
     Rank, α and scale are those of most layers; ``layers`` has the scales that differ.
     """
     if not layers:
-        return {"method": "full"}
+        return {"method": recognised_method(None).name}
     ratio = _lr_ratio(layers, optimizer)
     scale = _most_common(layer.scale for layer in layers)
     return {
-        "method": _method(layers, peft_config, ratio),
+        "method": _method(layers, peft_config or {}, ratio),
         "rank": _most_common(layer.rank for layer in layers),
         "alpha": _most_common(layer.alpha for layer in layers),
         "scale": scale,
@@ -155,17 +156,11 @@ def _split(part: StepStatistics, device: torch.device) -> list[StepStatistics]:
     return [StepStatistics(*values) for values in zip(*columns, strict=True)]
 
 
-def _method(layers: Sequence[AdaptedLayer], peft_config: Mapping[str, Any] | None, ratio: float) -> str:
-    config = peft_config or {}
-    if any(layer.has_magnitude for layer in layers):
-        return "dora"
-    if str(config.get("init_lora_weights", "")).startswith("pissa"):
-        return "pissa"
-    if config.get("use_rslora"):
-        return "rslora"
-    if not any(layer.lora_A.requires_grad for layer in layers):
-        return "lora-fa"
-    return "lora" if ratio == 1.0 else "lora+"
+def _method(layers: Sequence[AdaptedLayer], config: Mapping[str, Any], ratio: float) -> str:
+    # The layers' own truth, also where no configuration is at hand.
+    seen = {"use_dora": True} if any(layer.has_magnitude for layer in layers) else {}
+    trains_A = any(layer.lora_A.requires_grad for layer in layers)
+    return recognised_method({**config, **seen}, trains_A=trains_A, lr_ratio=ratio).name
 
 
 def _lr_ratio(layers: Sequence[AdaptedLayer], optimizer: Any) -> float:

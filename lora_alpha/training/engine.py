@@ -268,9 +268,9 @@ class _Session:
         if self.diverged_step[index] >= 0:
             return
         self.diverged_step[index] = step
-        place = self.adapters.order.index(index)
-        self.adapters.reset(place)
-        self.optimizer.freeze(place)
+        pack_index = self.adapters.order.index(index)
+        self.adapters.reset(pack_index)
+        self.optimizer.freeze(pack_index)
 
     def _caller_order(self, values: FloatArray) -> FloatArray:
         ordered = np.empty_like(values)

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from lora_alpha.errors import WorkloadError
-from lora_alpha.models.methods import Role
 from lora_alpha.models.packed import PackedAdapters
 from lora_alpha.spec import Configuration, TrainSpec
 
@@ -38,7 +37,7 @@ class Slice:
     stop: int
 
 
-def numbers_for(configuration: Configuration, role: Role, train: TrainSpec) -> Numbers:
+def numbers_for(configuration: Configuration, role: str, train: TrainSpec) -> Numbers:
     """lr, ε and decay of one factor: the three ratios of the configuration apply to B alone."""
     if role == "B":
         return Numbers(
@@ -60,7 +59,7 @@ class PackedOptimizer:
         self.num_configs = adapters.num_configs
         self.configurations = adapters.configurations
         self.parameters: list[nn.Parameter] = []
-        self.roles: list[Role] = []
+        self.roles: list[str] = []
         self.starts: list[int] = []
         self.names: list[str] = []
         for name, group, layer in adapters.group_layers():
@@ -80,9 +79,9 @@ class PackedOptimizer:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def freeze(self, index: int) -> None:
-        """Exclude configuration ``index`` (in pack order) from all further updates."""
-        self.frozen.add(index)
+    def freeze(self, pack_index: int) -> None:
+        """Exclude one configuration from all further updates."""
+        self.frozen.add(pack_index)
         self._slices = self._cut()
 
     @torch.no_grad()
@@ -117,14 +116,15 @@ class PackedOptimizer:
             zip(self.parameters, self.roles, self.starts, strict=True)
         ):
             run: tuple[Numbers, int] | None = None
-            for place in range(len(parameter) + 1):
-                ended = place == len(parameter) or first + place in self.frozen
-                numbers = None if ended else numbers_for(self.configurations[first + place], role, self.train)
+            for group_index in range(len(parameter) + 1):
+                pack_index = first + group_index
+                ended = group_index == len(parameter) or pack_index in self.frozen
+                numbers = None if ended else numbers_for(self.configurations[pack_index], role, self.train)
                 if run is not None and numbers != run[0]:
-                    slices[run[0]].append(Slice(index, run[1], place))
+                    slices[run[0]].append(Slice(index, run[1], group_index))
                     run = None
                 if run is None and numbers is not None:
-                    run = (numbers, place)
+                    run = (numbers, group_index)
         return dict(slices)
 
     def _rows(self, tensors: Sequence[Tensor], slices: Sequence[Slice]) -> list[Tensor]:

@@ -86,11 +86,11 @@ class AlphaFactors:
 
     def observe(self, measured: Mapping[str, Sequence[float]]) -> None:
         """What a watched step did: each of ``watched`` by name, one value a configuration."""
-        for place, schedule in enumerate(self._schedules):
+        for pack_index, schedule in enumerate(self._schedules):
             if schedule.kind == "hold":
-                self._held[place] = controlled_factor(
-                    self._held[place],
-                    measured=measured[schedule.target_metric][place],
+                self._held[pack_index] = controlled_factor(
+                    self._held[pack_index],
+                    measured=measured[schedule.target_metric][pack_index],
                     target=schedule.target,
                 )
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_alpha.curvature.coordinates import LayerFactors
+from lora_alpha.models.group_layer import LayerFactors
 
 D, HEADS, HIDDEN, RANK = 16, 2, 32, 9
 TARGETS = ["q", "k", "v", "o", "up", "down"]

@@ -48,7 +48,7 @@ def test_probed_loss_is_the_loss_of_the_trained_model(workload, method, space):
     exported = trained(workload, method)
     adapted = workload.build_model(device=CPU, dtype=torch.float64)
     adapters = inject(adapted, workload.targets(adapted), [configuration(method)])
-    adapters.load_adapter(exported, index=0)
+    adapters.load_adapter(exported, pack_index=0)
     batch = workload.batch(adapted, step=5, seeds=[3], batch_size=16)
     expected = workload.losses(adapted, batch, num_configs=1).detach()
     model = workload.build_model(device=CPU, dtype=torch.float64)

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from lora_alpha.curvature.coordinates import LayerFactors
 from lora_alpha.curvature.probe import run_probe
 from lora_alpha.curvature.records import ProbeEstimate, ProbeProgress, ProbeResult
 from lora_alpha.errors import ProbeError
+from lora_alpha.models.group_layer import LayerFactors
 from lora_alpha.spec import ProbeSettings
 
 

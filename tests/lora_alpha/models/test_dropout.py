@@ -52,7 +52,7 @@ def test_inputs_drop_inside_the_context_only_and_keep_their_mean():
     x = torch.ones(1, 400, 100)
     with dropout.dropping(step=2):
         assert dropout.active
-        first, again = (dropout.drop(x, layer=0, tokens=10) for _ in range(2))
+        first, again = (dropout.drop(x, layer_index=0, tokens=10) for _ in range(2))
     assert not dropout.active
     assert torch.equal(first, again)
     assert first.unique().tolist() == pytest.approx([0.0, 4 / 3])
@@ -63,7 +63,7 @@ def test_half_precision_rounds_each_element_once():
     x = torch.randn(1, 64, 128, generator=torch.Generator().manual_seed(0)).bfloat16()
     dropout = AdapterDropout(0.1, [5])
     with dropout.dropping(step=2):
-        found = dropout.drop(x, layer=0, tokens=8)
+        found = dropout.drop(x, layer_index=0, tokens=8)
     assert found.dtype == torch.bfloat16
     stays = found != 0
     assert torch.equal(found[stays], (x.double() / 0.9).bfloat16()[stays])
@@ -78,7 +78,9 @@ class Masked(nn.Module):
 
     def forward(self, x):
         with self.dropout.dropping(step=11):
-            return self.dropout.drop(x.flatten(0, 1)[None], layer=self.layer, tokens=x.shape[1]).view_as(x)
+            return self.dropout.drop(
+                x.flatten(0, 1)[None], layer_index=self.layer, tokens=x.shape[1]
+            ).view_as(x)
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

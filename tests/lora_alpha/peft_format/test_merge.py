@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from lora_alpha.methods import METHODS
 from lora_alpha.peft_format.merge import (
     measure_merge_loss,
     merge_warnings,
@@ -44,7 +45,7 @@ def test_prediction_agrees_with_a_merge_in_torch(scale: float) -> None:
 def test_small_and_large_updates_are_warned_about(scale: float, expected: list[str]) -> None:
     base, lora_A, lora_B, _ = layer(scale)
     parts = {"A": lora_A, "B": lora_B, "scale": np.asarray(scale), "base_norm": np.linalg.norm(base)}
-    warnings = list(merge_warnings({"blocks.0.fc": parts}))
+    warnings = list(merge_warnings({"blocks.0.fc": parts}, method=METHODS["lora"]))
     assert len(warnings) == len(expected)
     for warning, text in zip(warnings, expected, strict=True):
         assert text in warning
@@ -53,10 +54,14 @@ def test_small_and_large_updates_are_warned_about(scale: float, expected: list[s
 
 def test_nothing_is_said_without_the_norm_of_the_base() -> None:
     _, lora_A, lora_B, _ = layer(1.0)
-    assert not list(merge_warnings({"fc": {"A": lora_A, "B": lora_B, "scale": np.asarray(1.0)}}))
+    assert not list(
+        merge_warnings({"fc": {"A": lora_A, "B": lora_B, "scale": np.asarray(1.0)}}, method=METHODS["lora"])
+    )
 
 
 def test_pissas_start_is_no_update() -> None:
     base, lora_A, lora_B, _ = layer(1.0)
     parts = {"A": lora_A, "B": lora_B, "A0": lora_A, "B0": lora_B, "scale": np.asarray(1.0)}
-    assert not list(merge_warnings({"fc": {**parts, "base_norm": np.linalg.norm(base)}}))
+    assert not list(
+        merge_warnings({"fc": {**parts, "base_norm": np.linalg.norm(base)}}, method=METHODS["pissa"])
+    )

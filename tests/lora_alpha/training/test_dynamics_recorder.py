@@ -36,13 +36,13 @@ def make_train(**changes):
     return TrainSpec(**(settings | changes))
 
 
-def effective_weights(adapters, place):
+def effective_weights(adapters, pack_index):
     """Layer → dense W of one configuration."""
     weights = {}
     for name, group, layer in adapters.group_layers():
-        if group.start <= place < group.stop:
+        if group.start <= pack_index < group.stop:
             tensors = {
-                key: value.detach().clone() for key, value in layer.export(place - group.start).items()
+                key: value.detach().clone() for key, value in layer.export(pack_index - group.start).items()
             }
             base = adapters.layers[name].base.weight
             if "weight" in tensors:
@@ -74,37 +74,40 @@ def test_recorded_statistics_equal_dense_matrices(optimizer):
     adapters = inject(model, workload.targets(model), CONFIGURATIONS)
     recorder, trainer = DynamicsRecorder(adapters), make_optimizer(adapters, train)
     seeds = [c.seed for c in adapters.configurations]
-    places = range(len(seeds))
-    initial = [effective_weights(adapters, place) for place in places]
+    pack_indices = range(len(seeds))
+    initial = [effective_weights(adapters, pack_index) for pack_index in pack_indices]
     start_A = adapters.export()
     for step in range(3):
-        before = [effective_weights(adapters, place) for place in places]
+        before = [effective_weights(adapters, pack_index) for pack_index in pack_indices]
         factors = adapters.export()
         batch = workload.batch(model, step=step, seeds=seeds, batch_size=12)
         with recorder.watch():
             trainer.zero_grad()
             workload.losses(model, batch, num_configs=len(seeds)).sum().backward()
             trainer.step(1.0)
-        after, later = [effective_weights(adapters, place) for place in places], adapters.export()
+        after, later = (
+            [effective_weights(adapters, pack_index) for pack_index in pack_indices],
+            adapters.export(),
+        )
     metrics = recorder.metrics
-    for place in places:
-        own = {name: value[place * 12 : (place + 1) * 12] for name, value in batch.items()}
-        gradients = full_gradients(workload, before[place], own)
-        caller = adapters.order[place]
+    for pack_index in pack_indices:
+        own = {name: value[pack_index * 12 : (pack_index + 1) * 12] for name, value in batch.items()}
+        gradients = full_gradients(workload, before[pack_index], own)
+        caller = adapters.order[pack_index]
         inner = gradient_square = step_square = 0.0
         for name, gradient in gradients.items():
-            step_dense = after[place][name] - before[place][name]
-            update = after[place][name] - initial[place][name]
+            step_dense = after[pack_index][name] - before[pack_index][name]
+            update = after[pack_index][name] - initial[pack_index][name]
             cosine = -float((gradient * step_dense).sum() / (gradient.norm() * step_dense.norm()))
-            assert float(metrics[f"purity/{name}"][place]) == pytest.approx(cosine, rel=1e-8)
-            assert float(metrics[f"update_norm/{name}"][place]) == pytest.approx(
+            assert float(metrics[f"purity/{name}"][pack_index]) == pytest.approx(cosine, rel=1e-8)
+            assert float(metrics[f"update_norm/{name}"][pack_index]) == pytest.approx(
                 float(update.norm()), rel=1e-8
             )
             inner += float((gradient * step_dense).sum())
             gradient_square += float(gradient.square().sum())
             step_square += float(step_dense.square().sum())
             if "A" not in factors[caller][name]:
-                assert float(metrics[f"drift_ratio/{name}"][place]) == 0
+                assert float(metrics[f"drift_ratio/{name}"][pack_index]) == 0
                 continue
             A, B, s = (factors[caller][name][key] for key in ("A", "B", "scale"))
             dA, dB = later[caller][name]["A"] - A, later[caller][name]["B"] - B
@@ -118,10 +121,10 @@ def test_recorded_statistics_equal_dense_matrices(optimizer):
                 "stable_rank": (update.norm() / torch.linalg.matrix_norm(update, 2)) ** 2,
             }
             for metric, value in expected.items():
-                found = float(metrics[f"{metric}/{name}"][place])
-                assert found == pytest.approx(float(value), rel=1e-7), (metric, name, place)
+                found = float(metrics[f"{metric}/{name}"][pack_index])
+                assert found == pytest.approx(float(value), rel=1e-7), (metric, name, pack_index)
         total = -inner / np.sqrt(gradient_square * step_square)
-        assert float(metrics["purity"][place]) == pytest.approx(total, rel=1e-8)
+        assert float(metrics["purity"][pack_index]) == pytest.approx(total, rel=1e-8)
 
 
 def series(events):
