@@ -82,9 +82,12 @@ def test_packages_are_looked_for_at_the_first_reading_and_after_a_refresh(instal
     assert "1/4" in found
 
 
-def test_a_package_that_reads_the_registry_while_it_is_loaded_finds_the_built_in_ones(install, monkeypatch):
+def test_a_package_that_reads_the_registry_while_it_is_loaded_finds_the_built_in_ones(
+    install, monkeypatch, caplog
+):
     found = registry()
     monkeypatch.setattr(sys.modules[__name__], "FOUND", found, raising=False)
     source = f"from {__name__} import FOUND\nTHIRD = FOUND['1/2'] - type(FOUND['1/2'])(1, 6)\n"
     install("reader", source, {"1/3": "reader:THIRD"})
     assert found["1/3"] == Fraction(1, 3)
+    assert not caplog.records

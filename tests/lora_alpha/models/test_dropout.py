@@ -94,14 +94,14 @@ def test_a_dropping_adapter_is_pefts(method):
     ids = torch.randint(VOCABULARY, (4, 5), generator=torch.Generator().manual_seed(0))
     packed = tiny_llama().eval().requires_grad_(False)
     adapters = inject(packed, names, pack, dropout=0.4)
-    place = adapters.order.index(1)
+    pack_index = adapters.order.index(1)
     with torch.no_grad():  # adapters that do something
         for _, _, layer in adapters.group_layers():
             layer.B.add_(torch.randn(layer.B.shape, generator=torch.Generator().manual_seed(3)) * 0.1)
     exported = adapters.export()[1]
     with adapters.dropout.dropping(step=11):
-        found = packed(input_ids=ids.repeat(2, 1)).logits.view(2, 4, 5, -1)[place]
-    still = packed(input_ids=ids.repeat(2, 1)).logits.view(2, 4, 5, -1)[place]
+        found = packed(input_ids=ids.repeat(2, 1)).logits.view(2, 4, 5, -1)[pack_index]
+    still = packed(input_ids=ids.repeat(2, 1)).logits.view(2, 4, 5, -1)[pack_index]
 
     base = tiny_llama().eval().requires_grad_(False)
     settings = peft.LoraConfig(

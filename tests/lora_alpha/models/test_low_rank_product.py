@@ -26,9 +26,9 @@ def dense(x, weight, bias, groups, seen=None):
     seen = x if seen is None else seen
     outputs = []
     for group in groups:
-        for place in range(group.stop - group.start):
-            index = group.start + place
-            change = group.scale[place] * group.B[place] @ group.A[place]
+        for group_index in range(group.stop - group.start):
+            index = group.start + group_index
+            change = group.scale[group_index] * group.B[group_index] @ group.A[group_index]
             y = x[index] @ weight.T + seen[index] @ change.T
             outputs.append(y if bias is None else y + bias)
     return torch.stack(outputs)

@@ -65,3 +65,10 @@ def test_pissas_start_is_no_update() -> None:
     assert not list(
         merge_warnings({"fc": {**parts, "base_norm": np.linalg.norm(base)}}, method=METHODS["pissa"])
     )
+
+
+def test_nothing_is_said_of_a_method_that_rescales_rows() -> None:
+    base, lora_A, lora_B, _ = layer(1.0)
+    parts = {"A": lora_A, "B": lora_B, "scale": np.asarray(1.0), "base_norm": np.linalg.norm(base)}
+    assert list(merge_warnings({"fc": parts}, method=METHODS["lora"]))
+    assert not list(merge_warnings({"fc": parts}, method=METHODS["dora"]))

@@ -1,4 +1,4 @@
-"""What single methods promise about their own layer."""
+"""PiSSA starts from the base, and its update is no difference of large numbers."""
 
 from __future__ import annotations
 
