@@ -15,7 +15,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from backend.store.jobs import ClaimedJob
+from backend.services.jobs import ClaimedJob
 
 LOG_TAIL_BYTES = 8_000
 # Importing torch on a busy machine takes long; a runner that has not said a word after this is stuck.
@@ -36,6 +36,7 @@ class RunnerHost:
         self._process: subprocess.Popen[str] | None = None
         self._events: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._log_offset = 0
+        self._submitted: tuple[str, int] | None = None
         self._last_sign = time.monotonic()
         self._started = False
 
@@ -48,6 +49,7 @@ class RunnerHost:
         self._starter.submit(self._ensure).result()
         self._log_offset = self.log_path.stat().st_size if self.log_path.exists() else 0
         self._last_sign = time.monotonic()
+        self._submitted = (job.id, job.attempt)
         self._send({"job": asdict(job)})
 
     def drain(self) -> None:
@@ -55,7 +57,11 @@ class RunnerHost:
         self._send({"drain": True})
 
     def poll(self, timeout_s: float) -> dict[str, Any] | None:
-        """The next outcome, or None if none came in time; signs of life are noted on the way."""
+        """The outcome of the job that was submitted last, or None if it did not come in time.
+
+        Signs of life are noted on the way. What comes late, of an earlier job or an earlier attempt at this
+        one, says nothing of the present one.
+        """
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             try:
@@ -64,7 +70,7 @@ class RunnerHost:
                 return None
             self._last_sign = time.monotonic()
             self._started = True
-            if event["event"] == "done":
+            if event["event"] == "done" and (event["job"], event["attempt"]) == self._submitted:
                 return event
         return None
 

@@ -79,9 +79,10 @@ def test_a_cliff_is_approached_to_half_an_octave(store: Store, settings: Setting
 def test_failures_do_not_make_it_go_on_for_ever(store: Store, settings: Settings, worker: Any) -> None:
     sweep = adaptive_sweep(store, settings)
     for _ in range(50):
-        if (job := worker.claim()) is None:
+        if (job := worker.claim()) is not None:
+            worker.fail(job)
+        elif not worker.refine():
             break
-        worker.fail(job)
     assert sweeps.read(store, sweep.id, now=NOW).state == "failed"
 
 
