@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
@@ -29,8 +30,15 @@ class RunnerHost:
     the *thread* that started it.
     """
 
-    def __init__(self, *, device: str, log_path: Path) -> None:
+    def __init__(
+        self,
+        *,
+        device: str,
+        log_path: Path,
+        program: Sequence[str] = (sys.executable, "-m", "workers.runner"),
+    ) -> None:
         self.device = device
+        self.program = program
         self.log_path = log_path
         self._starter = ThreadPoolExecutor(max_workers=1)
         self._process: subprocess.Popen[str] | None = None
@@ -98,7 +106,7 @@ class RunnerHost:
             with suppress(ProcessLookupError):
                 self._process.kill()
             self._process.wait()
-            self._process = None
+            self._forget_process()
 
     def log_tail(self) -> str:
         """The last lines that the current job wrote."""
@@ -117,11 +125,11 @@ class RunnerHost:
     def _ensure(self) -> None:
         if self.alive():
             return
-        self._process = None
+        self._forget_process()
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         read_end, write_end = os.pipe()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "workers.runner", "--device", self.device]
+        command = [*self.program, "--device", self.device]
         with self.log_path.open("ab") as log:
             process = subprocess.Popen(
                 [*command, "--protocol", str(write_end), "--parent", str(os.getpid())],
@@ -138,6 +146,12 @@ class RunnerHost:
         self._last_sign = time.monotonic()
         self._started = False
         threading.Thread(target=self._read, args=(read_end, self._events), daemon=True).start()
+
+    def _forget_process(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(OSError):  # what it had not read yet
+                self._process.stdin.close()
+        self._process = None
 
     @staticmethod
     def _read(read_end: int, events: SimpleQueue[dict[str, Any]]) -> None:

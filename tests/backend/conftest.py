@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
@@ -19,7 +19,7 @@ from backend.services.jobs import ClaimedJob
 from backend.settings import Settings
 from backend.store.engines import Store, open_store
 from backend.store.metrics import CurveWriter
-from backend.store.tables import RunRow
+from backend.store.tables import Base, RunRow
 from lora_alpha.spec import Configuration
 from lora_alpha.wire.client import Client
 
@@ -146,6 +146,26 @@ def store(settings: Settings, empty_database: Path) -> Iterator[Store]:
     store = open_store(settings.database)
     yield store
     store.close()
+
+
+@pytest.fixture
+def postgres_store(postgres_url: str) -> Iterator[Store]:
+    """A migrated, empty PostgreSQL database."""
+    store = open_store(postgres_url)
+    store.migrate()
+    yield store
+    names = ", ".join(table.name for table in Base.metadata.sorted_tables)
+    with store.write() as session:
+        session.execute(text(f"TRUNCATE {names}"))
+    store.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
+def any_store(request: pytest.FixtureRequest) -> Store:
+    """Either database: for what rests on locks."""
+    name = "store" if request.param == "sqlite" else "postgres_store"
+    found: Store = request.getfixturevalue(name)
+    return found
 
 
 @pytest.fixture
