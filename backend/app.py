@@ -40,7 +40,7 @@ def create_app(settings: Settings, *, store: Store | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        settings.home.mkdir(parents=True, exist_ok=True)
+        settings.files.prepare()
         await asyncio.to_thread(backend.store.migrate)
         task = asyncio.create_task(keep_reconciling(backend.store, settings, backend.celery))
         yield

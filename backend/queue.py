@@ -50,7 +50,7 @@ def ring(app: Celery, settings: Settings, queue: str = "default") -> bool:
 
 def _transport_options(settings: Settings) -> dict[str, object]:
     if settings.broker.startswith("filebroker"):
-        return {"folder": str(settings.queue_folder)}
+        return {"folder": str(settings.files.queue)}
     return {
         "global_keyprefix": f"{settings.key_prefix}:",
         "visibility_timeout": 3600,

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from backend.home import Home
 from lora_alpha.planning.fleet import Fleet
 
 
@@ -15,7 +16,7 @@ class Settings(BaseSettings):
     """Everything an installation may set; the defaults run on one machine with nothing else installed.
 
     Attributes:
-        home: The one folder for database, queue, checkpoints, adapters, caches and logs.
+        home: The one folder for database, queue, checkpoints, adapters, caches and logs; see ``files``.
         database_url: SQLAlchemy address; SQLite under ``home`` unless given.
         broker_url: ``filebroker://`` under ``home`` unless given, or ``redis://…``.
         key_prefix: Put before every queue name, so that installations can share a broker.
@@ -56,6 +57,11 @@ class Settings(BaseSettings):
         return home.expanduser().resolve()
 
     @property
+    def files(self) -> Home:
+        """What lies where under ``home``."""
+        return Home(self.home)
+
+    @property
     def fleet(self) -> Fleet:
         """The expected workers."""
         return Fleet(self.workers, self.gpu_bytes)
@@ -63,22 +69,12 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         """The database address in force."""
-        return self.database_url or f"sqlite:///{self.home / 'lora_alpha.db'}"
+        return self.database_url or f"sqlite:///{self.files.database}"
 
     @property
     def broker(self) -> str:
         """The broker address in force."""
         return self.broker_url or "filebroker://localhost"
-
-    @property
-    def queue_folder(self) -> Path:
-        """Where the file broker keeps its messages."""
-        return self.home / "queue"
-
-    @property
-    def cache_dir(self) -> Path:
-        """Pre-trained bases and token caches."""
-        return self.home / "cache"
 
     @property
     def roots(self) -> list[Path]:
@@ -90,7 +86,7 @@ class Settings(BaseSettings):
         given = [Path(part).expanduser().resolve() for part in self.allowed_roots.split(os.pathsep) if part]
         if not given and not self.token:
             given = [Path.cwd().resolve(), Path.home().resolve()]
-        return [*given, self.home / "models", self.home / "data"]
+        return [*given, self.files.models, self.files.data]
 
 
 def get_settings() -> Settings:

@@ -15,14 +15,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from sqlalchemy import update
 
+from backend.services import jobs
 from backend.settings import Settings
 from backend.store.engines import Store, open_store
-from backend.store.jobs import claim_job, fence, finish_job
 from backend.store.metrics import CurveWriter
 from backend.store.tables import RunRow
 from lora_alpha.errors import ServiceUnreachable
@@ -91,7 +92,7 @@ def write_curves(store: Store) -> float:
     rng = np.random.default_rng(0)
     started = time.perf_counter()
     while (
-        job := claim_job(store, owner="bench", queues=["default"], now=time.time(), lease_s=60)
+        job := jobs.claim(store, owner="bench", queues=["default"], now=time.time(), lease_s=60)
     ) is not None:
         ids = [run["id"] for run in job.spec["runs"]]
         with store.read() as session:
@@ -100,13 +101,10 @@ def write_curves(store: Store) -> float:
             for metric in METRICS:
                 values = rng.normal(1, 0.1, (len(ids), BATCH)).astype(np.float32)
                 curves.add(metric, np.arange(first, first + BATCH), values)
-            with store.write() as session:
-                fence(session, job, now=time.time(), lease_s=60)
-                curves.write(session, now=time.time())
-        with store.write() as session:
-            ended = update(RunRow).where(RunRow.id.in_(ids)).values(state="finished", final_loss=1.0)
-            session.execute(ended)
-            finish_job(session, job, now=time.time())
+            write = partial(curves.write, now=time.time())
+            jobs.progress(store, job, now=time.time(), lease_s=60, write=write)
+        losses = update(RunRow).where(RunRow.id.in_(ids)).values(final_loss=1.0)
+        jobs.finish(store, job, now=time.time(), write=lambda session, losses=losses: session.execute(losses))
     return time.perf_counter() - started
 
 

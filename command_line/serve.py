@@ -60,9 +60,9 @@ def serve(
     os.environ["LORA_ALPHA_WORKERS"] = str(len(devices))
     sharing = max(Counter(devices).values())
     os.environ["LORA_ALPHA_GPU_BYTES"] = str(min(map(gpu_memory_bytes, set(devices))) // sharing)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.files.prepare()
     open_store(settings.database).migrate()
-    supervisor = Supervisor(_children(host, port, devices), log_folder=settings.home / "logs")
+    supervisor = Supervisor(_children(host, port, devices), log_folder=settings.files.logs)
     stop = threading.Event()
     _on_signal(stop)
     supervisor.start()
@@ -115,7 +115,7 @@ def serve_worker(*, device: str, queues: tuple[str, ...]) -> int:
 def upgrade_database() -> str:
     """Migrate the database; returns a sentence that says which."""
     settings: Settings = get_settings()
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.files.prepare()
     store = open_store(settings.database)
     store.migrate()
     return f"the {store.dialect} database has the newest schema"

@@ -19,6 +19,7 @@ def run_worker(settings: Settings, *, device: str = "cpu", queues: tuple[str, ..
     """Run one worker until SIGTERM or SIGINT; it drains, then returns 0."""
     die_with_supervisor()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    settings.files.prepare()
     store = open_store(settings.database)
     store.migrate()
     loop = WorkerLoop(store, settings, device=device, queues=queues)

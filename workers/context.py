@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.orm import Session
-
-from backend.services.states import refresh_state
+from backend.services import jobs
+from backend.services.jobs import ClaimedJob, Write
 from backend.settings import Settings
 from backend.store.engines import Store
-from backend.store.jobs import (
-    ClaimedJob,
-    cancel_running_job,
-    fence,
-    finish_job,
-    release_job,
-)
-
-Write = Callable[[Session], None]
 
 
 class JobStopped(Exception):
@@ -73,23 +62,17 @@ class JobContext:
         """
         pointer = None
         if checkpoint is not None:
-            pointer = (str(checkpoint[0].relative_to(self.settings.home)), checkpoint[1])
-        now = time.time()
-        with self.store.write() as session:
-            signals = fence(
-                session,
-                self.job,
-                now=now,
-                lease_s=self.settings.lease_s,
-                progress=progress,
-                message=message,
-                checkpoint=pointer,
-            )
-            if write is not None:
-                write(session)
-            if signals.cancel:
-                cancel_running_job(session, self.job, now=now)
-                self._refresh(session, now)
+            pointer = (self.settings.files.pointer(checkpoint[0]), checkpoint[1])
+        signals = jobs.progress(
+            self.store,
+            self.job,
+            now=time.time(),
+            lease_s=self.settings.lease_s,
+            write=write,
+            share=progress,
+            message=message,
+            checkpoint=pointer,
+        )
         self._last_commit = time.monotonic()
         self._pause = signals.pause
         if signals.cancel:
@@ -103,22 +86,9 @@ class JobContext:
         """
         if not self.wants_checkpoint():
             return
-        now = time.time()
-        with self.store.write() as session:
-            release_job(session, self.job)
-            self._refresh(session, now)
-        raise JobStopped("paused" if self._pause else "released")
+        state = jobs.release(self.store, self.job, now=time.time())
+        raise JobStopped("paused" if state == "paused" else "released")
 
     def finish(self, write: Write | None = None, *, result: dict[str, Any] | None = None) -> None:
         """The last fenced transaction of a job that ran to its end."""
-        now = time.time()
-        with self.store.write() as session:
-            fence(session, self.job, now=now, lease_s=self.settings.lease_s)
-            if write is not None:
-                write(session)
-            finish_job(session, self.job, now=now, result=result)
-            self._refresh(session, now)
-
-    def _refresh(self, session: Session, now: float) -> None:
-        if self.job.sweep_id is not None:
-            refresh_state(session, self.job.sweep_id, now=now)
+        jobs.finish(self.store, self.job, now=time.time(), write=write, result=result)

@@ -8,19 +8,12 @@ import socket
 import threading
 import time
 
-from backend.services.states import refresh_state
+from backend.services import jobs
+from backend.services.adaptive import refine_due
+from backend.services.jobs import ClaimedJob
 from backend.settings import Settings
 from backend.store.engines import Store
-from backend.store.jobs import (
-    ClaimedJob,
-    Signals,
-    cancel_running_job,
-    claim_job,
-    fence,
-    hand_back,
-    new_id,
-    release_job,
-)
+from backend.store.jobs import new_id
 from backend.store.tables import WorkerRow
 from lora_alpha.errors import LeaseLost
 from lora_alpha.planning.fleet import gpu_memory_bytes
@@ -46,7 +39,7 @@ class WorkerLoop:
         self.draining = threading.Event()
         self.closed = threading.Event()
         self.job_id: str | None = None
-        self.runner = RunnerHost(device=device, log_path=settings.home / "logs" / f"runner-{self.id}.log")
+        self.runner = RunnerHost(device=device, log_path=settings.files.runner_log(self.id))
         self._busy = threading.Lock()
 
     def start(self) -> None:
@@ -74,14 +67,11 @@ class WorkerLoop:
         count = 0
         with self._busy:
             while not self.draining.is_set():
-                job = claim_job(
-                    self.store,
-                    owner=self.id,
-                    queues=self.queues,
-                    now=time.time(),
-                    lease_s=self.settings.lease_s,
-                )
+                job = self._claim()
                 if job is None:
+                    # Whoever ended a search's last run looks at once; the reconciler comes once a second.
+                    if refine_due(self.store, self.settings, now=time.time()):
+                        continue
                     break
                 self.job_id = job.id
                 self._beat_once()
@@ -105,10 +95,11 @@ class WorkerLoop:
             if row is not None:
                 row.state, row.job_id, row.heartbeat = "gone", None, time.time()
 
+    def _claim(self) -> ClaimedJob | None:
+        now, lease_s = time.time(), self.settings.lease_s
+        return jobs.claim(self.store, owner=self.id, queues=self.queues, now=now, lease_s=lease_s)
+
     def _run(self, job: ClaimedJob) -> None:
-        if job.sweep_id is not None:
-            with self.store.write() as session:
-                refresh_state(session, job.sweep_id, now=time.time())
         self.runner.submit(job)
         try:
             self._watch(job)
@@ -137,41 +128,23 @@ class WorkerLoop:
                 return
             if now - renewed > min(1.0, self.settings.lease_s / 3):
                 renewed = now
-                signals = self._renew(job)
+                signals = jobs.renew(self.store, job, now=time.time(), lease_s=self.settings.lease_s)
                 cancel_since = (cancel_since or now) if signals.cancel else None
             if cancel_since is not None and now - cancel_since > self.settings.cancel_grace_s:
                 self.runner.kill()
-                self._end_cancelled(job)
+                jobs.cancel(self.store, job, now=time.time())
                 return
             if self.draining.is_set():
                 drain_since = drain_since or now
                 if now - drain_since > self.settings.drain_s:
                     self.runner.kill()
-                    self._release(job)
+                    jobs.release(self.store, job, now=time.time())
                     return
-
-    def _renew(self, job: ClaimedJob) -> Signals:
-        with self.store.write() as session:
-            return fence(session, job, now=time.time(), lease_s=self.settings.lease_s)
-
-    def _end_cancelled(self, job: ClaimedJob) -> None:
-        with self.store.write() as session:
-            cancel_running_job(session, job, now=time.time())
-            if job.sweep_id is not None:
-                refresh_state(session, job.sweep_id, now=time.time())
-
-    def _release(self, job: ClaimedJob) -> None:
-        with self.store.write() as session:
-            release_job(session, job)
-            if job.sweep_id is not None:
-                refresh_state(session, job.sweep_id, now=time.time())
 
     def _give_back(self, job: ClaimedJob, error: str) -> None:
         LOG.warning("job %s: %s", job.id, error)
-        with self.store.write() as session:
-            hand_back(session, job, now=time.time(), error=error, log_tail=self.runner.log_tail())
-            if job.sweep_id is not None:
-                refresh_state(session, job.sweep_id, now=time.time())
+        log_tail = self.runner.log_tail()
+        jobs.hand_back(self.store, job, now=time.time(), error=error, log_tail=log_tail)
 
     def _beat(self) -> None:
         while not self.closed.wait(self.settings.lease_s / 3):

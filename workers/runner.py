@@ -16,11 +16,10 @@ import time
 import traceback
 from typing import Any, TextIO
 
-from backend.services.packs import split_pack
-from backend.services.states import refresh_state
+from backend.services import jobs
+from backend.services.jobs import ClaimedJob
 from backend.settings import get_settings
 from backend.store.engines import open_store
-from backend.store.jobs import ClaimedJob, fail_job, fence
 from lora_alpha.errors import LeaseLost, LoraAlphaError
 from workers.context import JobContext, JobStopped
 from workers.handlers import find_handler
@@ -73,7 +72,7 @@ class Runner:
                 return
             job = self.jobs.pop(0)
             outcome, error = self._run(job)
-            self._say(event="done", job=job.id, outcome=outcome, error=error)
+            self._say(event="done", job=job.id, attempt=job.attempt, outcome=outcome, error=error)
 
     def _run(self, job: ClaimedJob) -> tuple[str, str | None]:
         context = JobContext(self.store, self.settings, job, device=self.device, drain=self.drain)
@@ -96,15 +95,12 @@ class Runner:
         too_large = _is_out_of_memory(error)
         if too_large:
             reason = f"out of memory: take a smaller batch or rank, or a larger device ({reason})"
-        now = time.time()
+        now, log_tail = time.time(), traceback.format_exc()[-8000:]
+        halved = f"its runs were queued again in two packs of half the size; {reason}"
         try:
-            with self.store.write() as session:
-                fence(session, job, now=now, lease_s=self.settings.lease_s)
-                if too_large and job.kind == "pack" and split_pack(session, job.id, now=now):
-                    reason = f"its runs were queued again in two packs of half the size; {reason}"
-                fail_job(session, job, now=now, error=reason, log_tail=traceback.format_exc()[-8000:])
-                if job.sweep_id is not None:
-                    refresh_state(session, job.sweep_id, now=now)
+            if too_large and jobs.split(self.store, job, now=now, error=halved, log_tail=log_tail):
+                return "failed", halved
+            jobs.fail(self.store, job, now=now, error=reason, log_tail=log_tail)
         except LeaseLost:
             return "lease_lost", None
         return "failed", reason

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from backend.store.jobs import ClaimedJob
+from backend.services.jobs import ClaimedJob
 
 LOG_TAIL_BYTES = 8_000
 # Importing torch on a busy machine takes long; a runner that has not said a word after this is stuck.
@@ -29,13 +30,21 @@ class RunnerHost:
     the *thread* that started it.
     """
 
-    def __init__(self, *, device: str, log_path: Path) -> None:
+    def __init__(
+        self,
+        *,
+        device: str,
+        log_path: Path,
+        program: Sequence[str] = (sys.executable, "-m", "workers.runner"),
+    ) -> None:
         self.device = device
+        self.program = program
         self.log_path = log_path
         self._starter = ThreadPoolExecutor(max_workers=1)
         self._process: subprocess.Popen[str] | None = None
         self._events: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._log_offset = 0
+        self._submitted: tuple[str, int] | None = None
         self._last_sign = time.monotonic()
         self._started = False
 
@@ -48,6 +57,7 @@ class RunnerHost:
         self._starter.submit(self._ensure).result()
         self._log_offset = self.log_path.stat().st_size if self.log_path.exists() else 0
         self._last_sign = time.monotonic()
+        self._submitted = (job.id, job.attempt)
         self._send({"job": asdict(job)})
 
     def drain(self) -> None:
@@ -55,7 +65,11 @@ class RunnerHost:
         self._send({"drain": True})
 
     def poll(self, timeout_s: float) -> dict[str, Any] | None:
-        """The next outcome, or None if none came in time; signs of life are noted on the way."""
+        """The outcome of the job that was submitted last, or None if it did not come in time.
+
+        Signs of life are noted on the way. What comes late, of an earlier job or an earlier attempt at this
+        one, says nothing of the present one.
+        """
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             try:
@@ -64,7 +78,7 @@ class RunnerHost:
                 return None
             self._last_sign = time.monotonic()
             self._started = True
-            if event["event"] == "done":
+            if event["event"] == "done" and (event["job"], event["attempt"]) == self._submitted:
                 return event
         return None
 
@@ -92,7 +106,7 @@ class RunnerHost:
             with suppress(ProcessLookupError):
                 self._process.kill()
             self._process.wait()
-            self._process = None
+            self._forget_process()
 
     def log_tail(self) -> str:
         """The last lines that the current job wrote."""
@@ -111,11 +125,11 @@ class RunnerHost:
     def _ensure(self) -> None:
         if self.alive():
             return
-        self._process = None
+        self._forget_process()
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         read_end, write_end = os.pipe()
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "workers.runner", "--device", self.device]
+        command = [*self.program, "--device", self.device]
         with self.log_path.open("ab") as log:
             process = subprocess.Popen(
                 [*command, "--protocol", str(write_end), "--parent", str(os.getpid())],
@@ -132,6 +146,12 @@ class RunnerHost:
         self._last_sign = time.monotonic()
         self._started = False
         threading.Thread(target=self._read, args=(read_end, self._events), daemon=True).start()
+
+    def _forget_process(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(OSError):  # what it had not read yet
+                self._process.stdin.close()
+        self._process = None
 
     @staticmethod
     def _read(read_end: int, events: SimpleQueue[dict[str, Any]]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
+from backend.home import Home
 from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.sweeps import find_run, find_sweep
@@ -35,7 +36,7 @@ def read(store: Store, settings: Settings, run_id: str) -> PeftAdapter:
     """The run's adapter in PEFT's format; errors as ``export``."""
     with store.read() as session:
         run = find_run(session, run_id)
-        path = _path(run, settings.home)
+        path = _path(run, settings.files)
         train: dict[str, Any] = find_sweep(session, run.sweep_id).spec["train"]
         method = run.method
     try:
@@ -54,7 +55,7 @@ def read(store: Store, settings: Settings, run_id: str) -> PeftAdapter:
     )
 
 
-def _path(run: RunRow, home: Path) -> Path:
+def _path(run: RunRow, home: Home) -> Path:
     if run.adapter is None:
         reason = {
             "queued": "it has not started yet: wait for its end",
@@ -65,4 +66,4 @@ def _path(run: RunRow, home: Path) -> Path:
         raise Conflict(f"run {run.id} has no adapter: {reason}")
     if run.diverged:
         raise Conflict(f"run {run.id} diverged at step {run.step}: there are no trained weights to export")
-    return home / run.adapter
+    return home.at(run.adapter)

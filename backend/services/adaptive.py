@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import groupby
 
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from backend.services.jobs import open_change
 from backend.services.outcomes import Reading, sweep_cells
 from backend.services.packs import add_runs, fleet_of
-from backend.store.sweeps import existing_configurations
-from backend.store.tables import SweepRow
+from backend.settings import Settings
+from backend.store.engines import Store
+from backend.store.sweeps import existing_configurations, run_counts
+from backend.store.tables import RunRow, SweepRow
 from lora_alpha.analysis.cells import Cell
 from lora_alpha.analysis.refine import REACH, coarse_grid, next_alphas
 from lora_alpha.catalog.resolve import MAX_RUNS
 from lora_alpha.methods import METHODS
-from lora_alpha.spec import Configuration, SweepSpec, name_runs
+from lora_alpha.spec import Configuration, RunSpec, SweepSpec, name_runs
 
-MAX_ATTEMPTS = 5
+LOG = logging.getLogger("lora_alpha.adaptive")
 
 
 def first_stage(spec: SweepSpec) -> SweepSpec:
@@ -27,10 +32,50 @@ def first_stage(spec: SweepSpec) -> SweepSpec:
     return spec.model_copy(update={"alphas": coarse_grid(spec.alphas)})
 
 
-def refine(session: Session, sweep: SweepRow, *, now: float) -> bool:
-    """Queue the next runs of an adaptive sweep whose runs are used up; False when it needs no more."""
-    if sweep.intent != "run" or sweep.spec.get("search", {}).get("kind") != "adaptive":
-        return False
+def refine_due(store: Store, settings: Settings, *, now: float) -> int:
+    """Take every adaptive search further whose runs are used up; an error keeps none but its own waiting.
+
+    Workers call it when nothing is queued, the reconciler once a second: whoever is later finds it done.
+
+    Returns:
+        How many searches got runs; ring for them.
+    """
+    with store.read() as session:
+        used_up = session.scalars(
+            select(SweepRow.id).where(
+                SweepRow.refinement_due,
+                SweepRow.intent == "run",
+                ~exists().where(RunRow.sweep_id == SweepRow.id, RunRow.state.in_(("queued", "running"))),
+            )
+        ).all()
+    refined = 0
+    for sweep_id in used_up:
+        try:
+            refined += _refine(store, settings, sweep_id, now=now)
+        except Exception:
+            LOG.exception("sweep %s cannot be taken further", sweep_id)
+    return refined
+
+
+def _refine(store: Store, settings: Settings, sweep_id: str, *, now: float) -> bool:
+    """Queue the next runs of a search, or note that it needs no more: then it can be finished."""
+    with open_change(store, now=now) as change:
+        session = change.session
+        sweep = change.sweep(sweep_id)
+        counts = run_counts(session, [sweep_id])[sweep_id]
+        if not sweep.refinement_due or sweep.intent != "run" or counts.queued or counts.running:
+            return False  # somebody else was faster
+        runs = _next_runs(session, sweep)
+        if runs:
+            fleet = fleet_of(session, expected=settings.fleet, now=now)
+            add_runs(session, sweep, runs, fleet=fleet, max_attempts=settings.max_attempts, now=now)
+        else:
+            sweep.refinement_due = False
+        return bool(runs)
+
+
+def _next_runs(session: Session, sweep: SweepRow) -> list[RunSpec]:
+    """What the search still needs, nothing where that would be more runs than a sweep may have."""
     spec = SweepSpec.model_validate(sweep.spec)
     have = existing_configurations(session, sweep.id)
     missing = [
@@ -38,18 +83,10 @@ def refine(session: Session, sweep: SweepRow, *, now: float) -> bool:
         for configuration in _wanted(spec, sweep_cells(session, sweep.id, Reading()))
         if configuration.model_dump_json() not in have
     ]
-    if not missing or len(have) + len(missing) > MAX_RUNS:
-        return False
+    if len(have) + len(missing) > MAX_RUNS:
+        return []
     known = [Configuration.model_validate_json(text) for text in sorted(have)]
-    add_runs(
-        session,
-        sweep,
-        name_runs(spec.train, [*known, *missing])[len(known) :],
-        fleet=fleet_of(session, now=now),
-        max_attempts=MAX_ATTEMPTS,
-        now=now,
-    )
-    return True
+    return name_runs(spec.train, [*known, *missing])[len(known) :]
 
 
 def _wanted(spec: SweepSpec, cells: Sequence[Cell]) -> list[Configuration]:

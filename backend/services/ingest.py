@@ -6,6 +6,7 @@ run is known by its key, a point by its metric and step.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,14 @@ from numpy.typing import NDArray
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
+from backend.services.jobs import Change, open_change
 from backend.services.presenters import show_run
-from backend.services.states import refresh_state
-from backend.services.steering import INGESTED
 from backend.store.engines import Store
 from backend.store.jobs import new_id
 from backend.store.metrics import Series, append_points, decimal_values, read_metric
-from backend.store.sweeps import find_run, find_sweep, next_position
+from backend.store.sweeps import INGESTED, find_run, next_position
 from backend.store.tables import ChunkRow, IdempotencyRow, RunRow, SweepRow
-from lora_alpha.errors import Conflict, FieldProblem, InvalidSpec
+from lora_alpha.errors import Conflict, FieldProblem, InvalidSpec, NotFound
 from lora_alpha.methods import LORA, METHODS
 from lora_alpha.spec import Configuration, short_number
 from lora_alpha.wire.jobs import IngestPoints, IngestReceipt, IngestRun, IngestSeries
@@ -39,8 +39,8 @@ def add_run(store: Store, request: IngestRun, *, now: float) -> Run:
         Conflict: If ``sweep`` is trained here.
     """
     scale = _scale(request)
-    with store.write() as session:
-        sweep = _sweep(session, request, now=now)
+    with open_change(store, now=now) as change:
+        session, sweep = change.session, _sweep(change, request)
         known = session.get(IdempotencyRow, _run_key(sweep, request)) if request.key else None
         if known is not None and (row := session.get(RunRow, known.resource_id)) is not None:
             return show_run(row, sweep.tags)
@@ -50,7 +50,6 @@ def add_run(store: Store, request: IngestRun, *, now: float) -> Run:
                 IdempotencyRow(key=_run_key(sweep, request), body_hash="", resource_id=row.id, created=now)
             )
         _widen(sweep, row, request)
-        refresh_state(session, sweep.id, now=now)
         return show_run(row, sweep.tags)
 
 
@@ -63,9 +62,11 @@ def add_points(store: Store, run_id: str, request: IngestPoints, *, now: float) 
         InvalidSpec: If steps and values of a series differ in number.
     """
     _check_lengths(request)
-    with store.write() as session:
+    with open_change(store, now=now) as change:
+        session = change.session
         row = find_run(session, run_id)
-        sweep = session.get_one(SweepRow, row.sweep_id, with_for_update=True)
+        sweep = change.sweep(row.sweep_id)
+        session.refresh(row)  # others may have reported on it while this waited for the sweep
         if sweep.spec.get("source") != INGESTED:
             raise Conflict(f"run {run_id} is trained here: only ingested runs take points from outside")
         added = 0
@@ -73,7 +74,6 @@ def add_points(store: Store, run_id: str, request: IngestPoints, *, now: float) 
             added += _merge(session, run_id, series, now=now)
             row.step = max(row.step, *series.steps)
         _apply_outcome(session, row, request, now=now)
-        refresh_state(session, sweep.id, now=now)
         total = sum(len(series.steps) for series in request.series)
         return IngestReceipt(
             id=run_id,
@@ -110,16 +110,18 @@ def _configuration(request: IngestRun) -> Configuration:
     )
 
 
-def _sweep(session: Session, request: IngestRun, *, now: float) -> SweepRow:
+def _sweep(change: Change, request: IngestRun) -> SweepRow:
+    session, now = change.session, change.now
     if request.sweep is not None:
-        sweep = find_sweep(session, request.sweep)
+        sweep = change.sweep(request.sweep)
         if sweep.spec.get("source") != INGESTED:
             raise Conflict(f"sweep {sweep.id} is trained here: leave 'sweep' out, or name an ingested one")
-        return session.get_one(SweepRow, sweep.id, with_for_update=True)
+        return sweep
     key = f"ingest-sweep:{request.sweep_name}"
     known = session.get(IdempotencyRow, key)
-    if known is not None and (found := session.get(SweepRow, known.resource_id, with_for_update=True)):
-        return found
+    if known is not None:
+        with suppress(NotFound):  # it was deleted
+            return change.sweep(known.resource_id)
     sweep = SweepRow(
         id=new_id(),
         name=request.sweep_name,
@@ -137,7 +139,7 @@ def _sweep(session: Session, request: IngestRun, *, now: float) -> SweepRow:
     session.add(sweep)
     session.merge(IdempotencyRow(key=key, body_hash="", resource_id=sweep.id, created=now))
     session.flush()
-    return sweep
+    return change.sweep(sweep.id)
 
 
 def _insert(

@@ -1,7 +1,7 @@
 """The adapter that a sweep starts from: checked and kept when the sweep is made.
 
-A copy under ``home/starts`` is named by its content, so that every run of the sweep, a retry next month
-included, starts from the same adapter whatever becomes of the user's folder.
+A copy under ``home/init_adapters`` is named by its content, so that every run of the sweep, a retry next
+month included, starts from the same adapter whatever becomes of the user's folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def keep(spec: SweepSpec, settings: Settings) -> SweepSpec:
     digest = hashlib.sha256()
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
-    kept = init_adapters_folder(settings) / digest.hexdigest()[:24]
+    kept = settings.files.init_adapters / digest.hexdigest()[:24]
     if not kept.exists():
         temporary = kept.with_name(f"{kept.name}.{os.getpid()}.tmp")
         temporary.mkdir(parents=True, exist_ok=True)
@@ -53,10 +53,5 @@ def keep(spec: SweepSpec, settings: Settings) -> SweepSpec:
     return spec.model_copy(update={"train": spec.train.model_copy(update={"init_adapter": kept.name})})
 
 
-def init_adapters_folder(settings: Settings) -> Path:
-    """Where copies are kept."""
-    return settings.home / "init_adapters"
-
-
 def _find(name: str, settings: Settings) -> Path:
-    return find_folder(name, roots=[*settings.roots, init_adapters_folder(settings)])
+    return find_folder(name, roots=[*settings.roots, settings.files.init_adapters])

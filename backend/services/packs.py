@@ -6,11 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.store.jobs import enqueue, new_id
-from backend.store.metrics import drop_after_step
 from backend.store.sweeps import alive_workers, next_position
 from backend.store.tables import JobRow, RunRow, SweepRow
 from lora_alpha.planning.fleet import Fleet
@@ -77,46 +75,21 @@ def enqueue_packs(
     max_attempts: int,
     now: float,
 ) -> None:
-    """Queue runs in new packs; in a paused sweep they wait, paused like the others."""
+    """Queue runs in new packs; in a paused sweep they wait, paused like the others.
+
+    When they are used up, an adaptive search has to decide anew.
+    """
+    sweep.refinement_due = sweep.spec.get("search", {}).get("kind") == "adaptive"
     if not rows:
         return
     train = SweepSpec.model_validate(sweep.spec).train
     document = train.model_dump(mode="json")
     configurations = [Configuration.model_validate(row.configuration) for row in rows]
     packs = [[rows[member] for member in pack] for pack in plan_packs(train, configurations, fleet=fleet)]
-    _enqueue(session, sweep, packs, document, max_attempts=max_attempts, now=now)
+    queue_packs(session, sweep, packs, document, max_attempts=max_attempts, now=now)
 
 
-def start_over(session: Session, runs: Sequence[RunRow]) -> None:
-    """Make runs what they were before they began; what they had written goes."""
-    drop_after_step(session, [run.id for run in runs], -1)
-    for run in runs:
-        run.state, run.error, run.step, run.started, run.finished = "queued", None, 0, None, None
-        run.diverged, run.final_loss, run.best_loss, run.best_step = False, None, None, None
-        run.forgetting, run.summary, run.adapter = None, {}, None
-
-
-def split_pack(session: Session, job_id: str, *, now: float) -> bool:
-    """Queue the runs of a pack that did not fit into memory again, in two packs of half its size.
-
-    Returns:
-        False, and nothing done, where the pack has a single run.
-    """
-    job = session.get_one(JobRow, job_id)
-    order = {run["id"]: place for place, run in enumerate(job.spec["runs"])}
-    rows = session.scalars(select(RunRow).where(RunRow.job_id == job_id)).all()
-    if len(rows) < 2:
-        return False
-    sweep = session.get_one(SweepRow, job.sweep_id)
-    ordered = sorted(rows, key=lambda row: order[row.id])
-    start_over(session, ordered)
-    half = (len(ordered) + 1) // 2
-    packs = [ordered[:half], ordered[half:]]
-    _enqueue(session, sweep, packs, job.spec["train"], max_attempts=job.max_attempts, now=now)
-    return True
-
-
-def _enqueue(
+def queue_packs(
     session: Session,
     sweep: SweepRow,
     packs: Sequence[Sequence[RunRow]],
@@ -125,6 +98,7 @@ def _enqueue(
     max_attempts: int,
     now: float,
 ) -> None:
+    """Queue packs as they are given: one job each, which its runs then belong to."""
     for index, members in enumerate(packs):
         job_id = enqueue(
             session,

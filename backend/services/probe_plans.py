@@ -16,11 +16,6 @@ from lora_alpha.methods import METHODS
 from lora_alpha.spec import ProbePlan, ProbeSpec
 
 
-def adapter_path(run_id: str, *, step: int | None = None) -> str:
-    """Where a run's adapter lies, relative to home: at its end (None) or as it was after ``step``."""
-    return f"adapters/{run_id}.safetensors" if step is None else f"adapters/{run_id}-step{step}.safetensors"
-
-
 def queue_planned_probes(session: Session, settings: Settings, run_ids: Sequence[str], *, now: float) -> int:
     """Queue what the sweep's plan asks for at these runs, which have just finished; ring after the commit.
 

@@ -10,17 +10,18 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.pages import decode_cursor, encode_cursor
+from backend.services.jobs import request_cancel
 from backend.services.presenters import timestamp
 from backend.settings import Settings
 from backend.store.engines import Store
-from backend.store.jobs import cancel_waiting, enqueue, new_id, request_cancel
+from backend.store.jobs import enqueue, new_id
 from backend.store.sweeps import find_run, find_sweep
 from backend.store.tables import JobRow, ProbeRow, RunRow
 from lora_alpha.catalog import WORKLOADS, workload_info
 from lora_alpha.catalog.resolve import problems_from
 from lora_alpha.errors import Conflict, FieldProblem, InvalidSpec, NotFound
 from lora_alpha.methods import METHODS
-from lora_alpha.spec import ENDED_RUNS, ProbeSpec
+from lora_alpha.spec import ProbeSpec
 from lora_alpha.wire.jobs import Probe
 from lora_alpha.wire.sweeps import Page
 
@@ -121,14 +122,10 @@ def cancel(store: Store, probe_id: str, *, now: float) -> Probe:
     Raises:
         Conflict: If it has ended.
     """
-    with store.write() as session:
-        row = _find(session, probe_id)
-        if row.state in ENDED_RUNS:
-            raise Conflict(f"probe {probe_id} is {row.state}: there is nothing to cancel")
-        request_cancel(session, [probe_id])
-        cancel_waiting(session, now=now)
-        session.refresh(row)
-        return _show(session, [row])[0]
+    probe = read(store, probe_id)  # not found unless it is a probe's id
+    if not request_cancel(store, probe_id, now=now):
+        raise Conflict(f"probe {probe_id} is {probe.state}: there is nothing to cancel")
+    return read(store, probe_id)
 
 
 def _find(session: Session, probe_id: str) -> ProbeRow:

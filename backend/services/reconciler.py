@@ -9,10 +9,11 @@ import time
 from celery import Celery
 
 from backend.queue import ring
-from backend.services.states import refresh_state
+from backend.services.adaptive import refine_due
+from backend.services.jobs import reconcile
 from backend.settings import Settings
 from backend.store.engines import Store
-from backend.store.jobs import jobs_to_ring, reconcile
+from backend.store.jobs import jobs_to_ring
 from backend.store.workers import retire_workers
 
 INTERVAL_S = 1.0
@@ -34,8 +35,12 @@ async def keep_reconciling(store: Store, settings: Settings, celery: Celery) -> 
 
 
 def reconcile_once(store: Store, settings: Settings, celery: Celery, *, now: float) -> None:
-    """Expired leases back to the queue, cancels settled, queued jobs rung again, silent workers gone."""
-    reconcile(store, now=now, refresh=lambda session, sweep_id: refresh_state(session, sweep_id, now=now))
+    """Expired leases back to the queue, cancels settled, queued jobs rung again, silent workers gone.
+
+    Adaptive searches that no worker took further (it was killed in between) go on.
+    """
+    reconcile(store, now=now)
+    refine_due(store, settings, now=now)
     silent_since = now - SILENT_LEASES * settings.lease_s
     with store.write() as session:
         retire_workers(session, silent_since=silent_since, forget_before=now - FORGET_S)

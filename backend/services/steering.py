@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import delete, select, update
 
-from backend.services import init_adapters
-from backend.services.packs import add_runs, enqueue_packs, fleet_of, start_over
-from backend.services.presenters import show_sweep
-from backend.services.states import refresh_state
+from backend.services import init_adapters, jobs
+from backend.services.jobs import Change
+from backend.services.packs import add_runs, fleet_of
+from backend.services.sweeps import read
 from backend.settings import Settings
 from backend.store.engines import Store
-from backend.store.jobs import UNFINISHED, cancel_waiting, request_cancel
-from backend.store.sweeps import existing_configurations, find_sweep, runs_in_state, unfinished_jobs
+from backend.store.sweeps import INGESTED, existing_configurations
 from backend.store.tables import JobRow, RunRow, SweepRow
 from lora_alpha.catalog.resolve import check_size
 from lora_alpha.errors import Conflict, FieldProblem, InvalidSpec
 from lora_alpha.methods import METHODS
 from lora_alpha.spec import ENDED_SWEEPS, SweepSpec, expand
 from lora_alpha.wire.sweeps import ExtendRequest, Sweep
-
-INGESTED = "ingest"
 
 
 def steer(store: Store, settings: Settings, sweep_id: str, verb: str, *, now: float) -> Sweep:
@@ -34,14 +29,13 @@ def steer(store: Store, settings: Settings, sweep_id: str, verb: str, *, now: fl
         NotFound: If the sweep does not exist.
         Conflict: If the verb does not fit the sweep's state.
     """
-    with store.write() as session:
-        row = find_sweep(session, sweep_id)
+    with jobs.open_change(store, now=now) as change:
+        row = change.sweep(sweep_id)
         if row.spec.get("source") == INGESTED:
-            _steer_ingested(session, row, verb, now)
+            _steer_ingested(change, row, verb)
         else:
-            _VERBS[verb](session, settings, row, now)
-        refresh_state(session, sweep_id, now=now)
-        return show_sweep(session, row, now=now)
+            _VERBS[verb](change, settings, row)
+    return read(store, sweep_id, now=now)
 
 
 def extend(store: Store, settings: Settings, sweep_id: str, request: ExtendRequest, *, now: float) -> Sweep:
@@ -55,28 +49,27 @@ def extend(store: Store, settings: Settings, sweep_id: str, request: ExtendReque
         InvalidSpec: For an unknown method, a configuration without rank or α, or too many runs.
         Conflict: If the sweep was cancelled or stopped, or its runs are trained elsewhere.
     """
-    with store.write() as session:
-        row = find_sweep(session, sweep_id)
+    with jobs.open_change(store, now=now) as change:
+        row = change.sweep(sweep_id)
         _refuse_ingested(row, "extended")
         if row.intent in {"cancel", "stop"}:
             raise Conflict(f"sweep {sweep_id} is {row.state}: resume it before you extend it")
         new = _extended(SweepSpec.model_validate(row.spec), request)
         check_size(new)
         init_adapters.check(new, settings)
-        have = existing_configurations(session, sweep_id)
+        have = existing_configurations(change.session, sweep_id)
         missing = [run for run in expand(new) if run.configuration.model_dump_json() not in have]
         row.spec = new.model_dump(mode="json")
-        session.flush()
+        change.session.flush()
         add_runs(
-            session,
+            change.session,
             row,
             missing,
-            fleet=fleet_of(session, expected=settings.fleet, now=now),
+            fleet=fleet_of(change.session, expected=settings.fleet, now=now),
             max_attempts=settings.max_attempts,
             now=now,
         )
-        refresh_state(session, sweep_id, now=now)
-        return show_sweep(session, row, now=now)
+    return read(store, sweep_id, now=now)
 
 
 def remove(store: Store, settings: Settings, sweep_id: str) -> None:
@@ -86,97 +79,65 @@ def remove(store: Store, settings: Settings, sweep_id: str) -> None:
         NotFound: If the sweep does not exist.
         Conflict: If something of it still runs.
     """
-    with store.write() as session:
-        row = find_sweep(session, sweep_id)
-        running = session.scalar(
-            select(func.count()).where(JobRow.sweep_id == sweep_id, JobRow.state == "running")
-        )
-        if running:
+    with jobs.open_change(store, now=0.0) as change:  # nothing is left that would show a time
+        session, row = change.session, change.sweep(sweep_id)
+        of_sweep = select(JobRow.id).where(JobRow.sweep_id == sweep_id)
+        if session.scalars(of_sweep.where(JobRow.state == "running").limit(1)).first() is not None:
             raise Conflict(f"sweep {row.id} is {row.state}: cancel it first, then delete it")
         runs = session.execute(select(RunRow.id, RunRow.adapter).where(RunRow.sweep_id == sweep_id)).all()
-        jobs = session.scalars(select(JobRow.id).where(JobRow.sweep_id == sweep_id)).all()
+        job_ids = session.scalars(of_sweep).all()
         session.execute(delete(SweepRow).where(SweepRow.id == sweep_id))
     for run_id, adapter in runs:
-        if adapter:
-            (settings.home / adapter).unlink(missing_ok=True)
-        for path in (settings.home / "adapters").glob(f"{run_id}-step*"):
-            path.unlink(missing_ok=True)
-    for job in jobs:
-        shutil.rmtree(settings.home / "checkpoints" / job, ignore_errors=True)
+        settings.files.forget_adapters(run_id, adapter)
+    for job_id in job_ids:
+        settings.files.forget_checkpoints(job_id)
 
 
-def _pause(session: Session, _: Settings, row: SweepRow, __: float) -> None:
+def _pause(change: Change, _: Settings, row: SweepRow) -> None:
     _refuse_if_over(row, "pause")
-    row.intent = "pause"
-    jobs = update(JobRow).where(JobRow.sweep_id == row.id, JobRow.kind == "pack")
-    session.execute(jobs.where(JobRow.state == "running").values(pause=True))
-    session.execute(jobs.where(JobRow.state == "queued").values(state="paused"))
+    jobs.pause_sweep(change, row)
 
 
-def _resume(session: Session, settings: Settings, row: SweepRow, now: float) -> None:
+def _resume(change: Change, settings: Settings, row: SweepRow) -> None:
     """Go on with what was paused, or cut off by a stop or cancel that is over."""
     if row.intent == "run":
         raise Conflict(f"sweep {row.id} is {row.state}: it was not paused, stopped or cancelled")
     if row.state == "stopping" and row.intent == "cancel":
         raise Conflict(f"sweep {row.id} is being cancelled: wait until that is done")
-    row.intent = "run"
-    jobs = update(JobRow).where(JobRow.sweep_id == row.id)
-    session.execute(jobs.where(JobRow.state == "running").values(pause=False))
-    session.execute(jobs.where(JobRow.state == "paused").values(state="queued", pause=False, rung=None))
-    _requeue(session, settings, row, ("cancelled",), now)
+    jobs.resume_sweep(change, row)
+    _requeue(change, settings, row, ("cancelled",))
 
 
-def _stop(session: Session, _: Settings, row: SweepRow, now: float) -> None:
-    """Running packs end in their own time; waiting ones are cancelled."""
+def _stop(change: Change, _: Settings, row: SweepRow) -> None:
     _refuse_if_over(row, "stop")
-    row.intent = "stop"
-    # A pause that a running pack has not followed yet is void: nobody would resume the pack.
-    jobs = update(JobRow).where(JobRow.sweep_id == row.id, JobRow.state == "running")
-    session.execute(jobs.values(pause=False))
-    request_cancel(session, unfinished_jobs(session, row.id, ("queued", "paused")))
-    cancel_waiting(session, now=now, sweep_id=row.id)
+    jobs.stop_sweep(change, row)
 
 
-def _cancel(session: Session, _: Settings, row: SweepRow, now: float) -> None:
+def _cancel(change: Change, _: Settings, row: SweepRow) -> None:
     _refuse_if_over(row, "cancel")
-    row.intent = "cancel"
-    request_cancel(session, unfinished_jobs(session, row.id, UNFINISHED))
-    cancel_waiting(session, now=now, sweep_id=row.id)
+    jobs.cancel_sweep(change, row)
 
 
-def _retry(session: Session, settings: Settings, row: SweepRow, now: float) -> None:
-    if not _requeue(session, settings, row, ("failed", "lost"), now):
+def _retry(change: Change, settings: Settings, row: SweepRow) -> None:
+    if not _requeue(change, settings, row, ("failed", "lost")):
         raise Conflict(f"sweep {row.id} has no failed or lost run to retry")
     if row.intent != "pause":
         row.intent = "run"
 
 
-def _steer_ingested(session: Session, row: SweepRow, verb: str, now: float) -> None:
+def _requeue(change: Change, settings: Settings, row: SweepRow, states: tuple[str, ...]) -> int:
+    fleet = fleet_of(change.session, expected=settings.fleet, now=change.now)
+    return jobs.requeue_runs(change, row, states=states, fleet=fleet, max_attempts=settings.max_attempts)
+
+
+def _steer_ingested(change: Change, row: SweepRow, verb: str) -> None:
     """Runs trained elsewhere cannot be steered, but those that will never report again can be closed."""
     if verb not in {"stop", "cancel"}:
         _refuse_ingested(row, f"{verb}d" if verb.endswith("e") else f"made to {verb}")
     _refuse_if_over(row, verb)
     row.intent = verb
     runs = update(RunRow).where(RunRow.sweep_id == row.id, RunRow.state == "running")
-    session.execute(runs.values(state="cancelled", finished=now))
-
-
-def _requeue(session: Session, settings: Settings, row: SweepRow, states: tuple[str, ...], now: float) -> int:
-    """Put runs of these states into new packs; whatever they had written starts over."""
-    runs = runs_in_state(session, row.id, states)
-    if not runs:
-        return 0
-    start_over(session, runs)
-    session.flush()
-    enqueue_packs(
-        session,
-        row,
-        runs,
-        fleet=fleet_of(session, expected=settings.fleet, now=now),
-        max_attempts=settings.max_attempts,
-        now=now,
-    )
-    return len(runs)
+    change.session.execute(runs.values(state="cancelled", finished=change.now))
 
 
 def _refuse_if_over(row: SweepRow, verb: str) -> None:
@@ -191,7 +152,7 @@ def _refuse_ingested(row: SweepRow, done: str) -> None:
         )
 
 
-_VERBS: dict[str, Callable[[Session, Settings, SweepRow, float], None]] = {
+_VERBS: dict[str, Callable[[Change, Settings, SweepRow], None]] = {
     "pause": _pause,
     "resume": _resume,
     "stop": _stop,

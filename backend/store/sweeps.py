@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from backend.store.tables import JobRow, RunRow, SweepRow, WorkerRow
+from backend.store.tables import RunRow, SweepRow, WorkerRow
 from lora_alpha.errors import NotFound
 from lora_alpha.spec import Configuration
 from lora_alpha.wire.sweeps import RunCounts
+
+# ``spec["source"]`` of a sweep whose runs are trained elsewhere.
+INGESTED = "ingest"
 
 
 def find_sweep(session: Session, sweep_id: str) -> SweepRow:
@@ -23,6 +26,15 @@ def find_sweep(session: Session, sweep_id: str) -> SweepRow:
     if row is None:
         raise NotFound(f"there is no sweep {sweep_id!r}")
     return row
+
+
+def lock_sweep(session: Session, sweep_id: str) -> SweepRow | None:
+    """The row of a sweep as it is now, locked until the transaction ends.
+
+    Rows that refer to it may still be inserted: two workers that each add a probe and then come here would
+    otherwise wait for each other.
+    """
+    return session.get(SweepRow, sweep_id, with_for_update={"key_share": True}, populate_existing=True)
 
 
 def find_run(session: Session, run_id: str) -> RunRow:
@@ -76,9 +88,3 @@ def alive_workers(session: Session, *, since: float) -> Sequence[WorkerRow]:
     """Workers that gave a sign of life after ``since`` and have not left."""
     query = select(WorkerRow).where(WorkerRow.state != "gone", WorkerRow.heartbeat > since)
     return session.scalars(query).all()
-
-
-def unfinished_jobs(session: Session, sweep_id: str, states: Sequence[str]) -> list[str]:
-    """Ids of a sweep's jobs in one of these states."""
-    query = select(JobRow.id).where(JobRow.sweep_id == sweep_id, JobRow.state.in_(states))
-    return list(session.scalars(query))

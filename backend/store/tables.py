@@ -2,7 +2,7 @@
 
 Who writes: services write sweeps, runs and jobs when a user asks for something; a runner writes metric
 chunks, run summaries and its job's row, always in one transaction that begins with the fence in
-``backend/store/jobs.py``. Times are UTC seconds since the epoch (float), so that both databases agree.
+``backend/services/jobs``. Times are UTC seconds since the epoch (float), so that both databases agree.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ class Base(DeclarativeBase):
 
 
 class SweepRow(Base):
-    """A sweep. ``state`` is derived from its runs by ``services.sweeps.refresh_state`` after each change;
-    ``intent`` is what the user last asked for (run, pause, stop, cancel).
+    """A sweep. ``state`` is derived from its runs in each transaction that changes them
+    (``backend/services/jobs``); ``intent`` is what the user last asked for (run, pause, stop, cancel).
+    ``refinement_due``: when its runs are used up, an adaptive search has yet to decide whether it needs more.
     """
 
     __tablename__ = "sweeps"
@@ -33,6 +34,7 @@ class SweepRow(Base):
     name: Mapped[str]
     state: Mapped[str] = mapped_column(index=True)
     intent: Mapped[str] = mapped_column(default="run")
+    refinement_due: Mapped[bool] = mapped_column(default=False)
     workload: Mapped[str] = mapped_column(index=True)
     spec: Mapped[dict[str, Any]]
     notes: Mapped[str] = mapped_column(Text, default="")
@@ -100,7 +102,7 @@ class JobRow(Base):
     priority: Mapped[int] = mapped_column(default=0)
     state: Mapped[str]  # queued, running, paused, finished, failed, cancelled, lost
     attempt: Mapped[int] = mapped_column(default=0)
-    max_attempts: Mapped[int] = mapped_column(default=5)
+    max_attempts: Mapped[int]
     owner: Mapped[str | None]
     lease_until: Mapped[float | None]
     cancel: Mapped[bool] = mapped_column(default=False)

@@ -8,16 +8,18 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
+from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 from backend.app import create_app
-from backend.services.states import refresh_state
+from backend.services import jobs
+from backend.services.adaptive import refine_due
+from backend.services.jobs import ClaimedJob
 from backend.settings import Settings
 from backend.store.engines import Store, open_store
-from backend.store.jobs import ClaimedJob, claim_job, fail_job, fence, finish_job
 from backend.store.metrics import CurveWriter
-from backend.store.tables import RunRow
+from backend.store.tables import Base, RunRow
 from lora_alpha.spec import Configuration
 from lora_alpha.wire.client import Client
 
@@ -37,17 +39,14 @@ def planted_loss(configuration: Configuration) -> float:
 class FakeWorker:
     """Does what a runner does to the database, without training: claims, writes curves, finishes."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
+        self.settings = settings
         self.now = NOW
 
     def claim(self) -> ClaimedJob | None:
         self.now += 1.0
-        job = claim_job(self.store, owner="fake", queues=["default"], now=self.now, lease_s=15.0)
-        if job is not None:
-            with self.store.write() as session:
-                self._refresh(session, job)
-        return job
+        return jobs.claim(self.store, owner="fake", queues=["default"], now=self.now, lease_s=15.0)
 
     def finish(self, job: ClaimedJob, loss: Loss = planted_loss, *, points: int = 5) -> None:
         """Curves of ``points`` evaluations that fall to ``loss``; a NaN loss is a diverged run."""
@@ -56,8 +55,8 @@ class FakeWorker:
         losses = [loss(Configuration.model_validate(run["configuration"])) for run in job.spec["runs"]]
         steps = np.linspace(0, job.spec["train"]["steps"], points).astype(np.int64)
         fall = np.linspace(1.0, 0.0, points)
-        with self.store.write() as session:
-            fence(session, job, now=self.now, lease_s=15.0)
+
+        def write(session: Session) -> None:
             curves = CurveWriter(session, ids, token=job.attempt)
             values = np.array([value * (1 + fall) for value in losses])
             curves.add("eval_loss", steps, values)
@@ -69,42 +68,39 @@ class FakeWorker:
                     update(RunRow)
                     .where(RunRow.id == run_id)
                     .values(
-                        state="finished",
                         diverged=not finite,
                         step=int(steps[-1]),
                         final_loss=value if finite else None,
                         best_loss=value if finite else None,
                         best_step=int(steps[-1]) if finite else None,
-                        finished=self.now,
                         summary={"seconds_per_step": 0.001},
                     )
                 )
-            finish_job(session, job, now=self.now)
-            self._refresh(session, job)
+
+        jobs.finish(self.store, job, now=self.now, write=write)
 
     def fail(self, job: ClaimedJob, error: str = "it broke") -> None:
         self.now += 1.0
-        with self.store.write() as session:
-            fence(session, job, now=self.now, lease_s=15.0)
-            fail_job(session, job, now=self.now, error=error, log_tail="Traceback …")
-            self._refresh(session, job)
+        jobs.fail(self.store, job, now=self.now, error=error, log_tail="Traceback …")
+
+    def refine(self) -> int:
+        """What a worker does when nothing is queued: take adaptive searches further."""
+        return refine_due(self.store, self.settings, now=self.now)
 
     def work(self, loss: Loss = planted_loss, *, points: int = 5) -> int:
-        """Finish whatever is queued; returns the number of packs."""
+        """Finish whatever is queued, adaptive searches to their end; returns the number of packs."""
         count = 0
-        while (job := self.claim()) is not None:
-            self.finish(job, loss, points=points)
-            count += 1
-        return count
+        while True:
+            if (job := self.claim()) is not None:
+                self.finish(job, loss, points=points)
+                count += 1
+            elif not self.refine():
+                return count
 
     def run_states(self, sweep_id: str) -> dict[str, int]:
         with self.store.read() as session:
             states = session.scalars(select(RunRow.state).where(RunRow.sweep_id == sweep_id)).all()
         return {state: states.count(state) for state in sorted(set(states))}
-
-    def _refresh(self, session: Any, job: ClaimedJob) -> None:
-        if job.sweep_id is not None:
-            refresh_state(session, job.sweep_id, now=self.now)
 
 
 class AppTransport(httpx.BaseTransport):
@@ -153,8 +149,28 @@ def store(settings: Settings, empty_database: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def worker(store: Store) -> FakeWorker:
-    return FakeWorker(store)
+def postgres_store(postgres_url: str) -> Iterator[Store]:
+    """A migrated, empty PostgreSQL database."""
+    store = open_store(postgres_url)
+    store.migrate()
+    yield store
+    names = ", ".join(table.name for table in Base.metadata.sorted_tables)
+    with store.write() as session:
+        session.execute(text(f"TRUNCATE {names}"))
+    store.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.services)])
+def any_store(request: pytest.FixtureRequest) -> Store:
+    """Either database: for what rests on locks."""
+    name = "store" if request.param == "sqlite" else "postgres_store"
+    found: Store = request.getfixturevalue(name)
+    return found
+
+
+@pytest.fixture
+def worker(store: Store, settings: Settings) -> FakeWorker:
+    return FakeWorker(store, settings)
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import pytest
 import torch
 from sqlalchemy import select
 
-from backend.services import sweeps
+from backend.services import jobs, sweeps
 from backend.settings import Settings
-from backend.store.jobs import claim_job
 from backend.store.tables import JobRow, RunRow
 from lora_alpha.request import SweepRequest
 from workers import runner as module
@@ -42,7 +41,7 @@ def submit(runner: Runner, *, seeds: list[int]) -> str:
 
 
 def claim(runner: Runner):
-    return claim_job(runner.store, owner="test", queues=["default"], now=time.time(), lease_s=15.0)
+    return jobs.claim(runner.store, owner="test", queues=["default"], now=time.time(), lease_s=15.0)
 
 
 def fits(num_runs: int):

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from backend.services.init_adapters import init_adapters_folder
 from backend.settings import Settings
 from lora_alpha.peft_format.read import find_folder, read_peft_folder
 
@@ -20,7 +19,7 @@ def read_init_adapter(name: str | None, *, settings: Settings) -> Mapping[str, M
     """
     if name is None:
         return None
-    adapter = read_peft_folder(find_folder(name, roots=[init_adapters_folder(settings)]))
+    adapter = read_peft_folder(find_folder(name, roots=[settings.files.init_adapters]))
     return {
         path: {kind: torch.from_numpy(array) for kind, array in parts.items()}
         for path, parts in adapter.layers.items()

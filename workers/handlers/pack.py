@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from backend.services.probe_plans import adapter_path, queue_planned_probes
+from backend.services.probe_plans import queue_planned_probes
 from backend.store.metrics import CurveWriter
 from backend.store.tables import RunRow
 from lora_alpha.spec import Configuration, TrainSpec
@@ -44,7 +43,8 @@ def run_pack(context: JobContext) -> None:
         resume=_resume(context),
         wants_checkpoint=context.wants_checkpoint,
     )
-    step = context.job.checkpoint_step
+    job, files = context.job, context.settings.files
+    step = job.checkpoint_step
 
     def write(session: Session) -> None:
         curves.write(session, now=time.time())
@@ -62,17 +62,17 @@ def run_pack(context: JobContext) -> None:
                         write, progress=step / train.steps, message=f"step {step} of {train.steps}"
                     )
             case CheckpointDue():
-                path = _checkpoint_path(context, event.step)
+                path = files.checkpoint(job.id, step=event.step, attempt=job.attempt)
                 save_checkpoint(path, event.state)
                 context.commit(write, progress=event.step / train.steps, checkpoint=(path, event.step))
-                _forget_checkpoints(context, keep=path)
+                files.forget_checkpoints(job.id, keep=path)
                 context.stop_at_checkpoint()
             case AdaptersKept():
                 _save_adapters(context, run_ids, event.adapters, workload, step=event.step)
             case PackFinished():
                 paths = _save_adapters(context, run_ids, event.adapters["adapters"], workload)
                 _finish(context, curves, run_ids, event.results, paths, steps=train.steps)
-                _forget_checkpoints(context, keep=None)
+                files.forget_checkpoints(job.id)
 
 
 def _finish(
@@ -93,7 +93,6 @@ def _finish(
             [
                 {
                     "id": run_id,
-                    "state": "finished",
                     "diverged": result.diverged,
                     "step": result.diverged_step if result.diverged_step is not None else steps,
                     "final_loss": result.final_loss,
@@ -102,8 +101,6 @@ def _finish(
                     "forgetting": result.forgetting,
                     "summary": result.summary,
                     "adapter": adapter,
-                    "finished": now,
-                    "error": None,
                 }
                 for run_id, result, adapter in zip(run_ids, results, adapters, strict=True)
             ],
@@ -116,19 +113,7 @@ def _finish(
 def _resume(context: JobContext) -> dict[str, object] | None:
     if context.job.checkpoint is None:
         return None
-    return load_checkpoint(context.settings.home / context.job.checkpoint)
-
-
-def _checkpoint_path(context: JobContext, step: int) -> Path:
-    folder = context.settings.home / "checkpoints" / context.job.id
-    return folder / f"{step:08d}-attempt{context.job.attempt}.pt"
-
-
-def _forget_checkpoints(context: JobContext, *, keep: Path | None) -> None:
-    folder = context.settings.home / "checkpoints" / context.job.id
-    for path in folder.glob("*.pt"):
-        if path != keep:
-            path.unlink(missing_ok=True)
+    return load_checkpoint(context.settings.files.at(context.job.checkpoint))
 
 
 def _save_adapters(
@@ -152,7 +137,7 @@ def _save_adapters(
     }
     paths = []
     for run_id, layers in zip(run_ids, adapters, strict=True):
-        path = context.settings.home / adapter_path(run_id, step=step)
+        path = context.settings.files.adapter(run_id, step=step)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{context.job.attempt}.tmp")
         tensors = {
@@ -162,5 +147,5 @@ def _save_adapters(
         }
         save_file({**tensors, **bases}, temporary)
         temporary.replace(path)
-        paths.append(str(path.relative_to(context.settings.home)))
+        paths.append(context.settings.files.pointer(path))
     return paths

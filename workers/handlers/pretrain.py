@@ -24,10 +24,10 @@ def run_pretrain(context: JobContext) -> None:
 def load_prepared(context: JobContext, name: str, options: dict[str, Any]) -> Workload:
     """The workload, ready to train. One process prepares, others that need the same wait and say so."""
     workload = load_workload(name, options, roots=context.settings.roots)
-    cache = context.settings.cache_dir
+    files = context.settings.files
     digest = hashlib.sha256(json.dumps([name, options], sort_keys=True).encode()).hexdigest()[:16]
-    with _locked(cache / "locks" / f"{name}-{digest}", context):
-        for progress in workload.prepare(cache):
+    with _locked(files.cache_lock(f"{name}-{digest}"), context):
+        for progress in workload.prepare(files.cache):
             if context.due():
                 context.commit(message=f"{progress.label}: {progress.done} of {progress.total}")
     return workload

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 from torch import Tensor
 
-from backend.services.probe_plans import adapter_path
+from backend.home import Home
+from backend.services.jobs import Write
 from backend.store.sweeps import find_run, find_sweep
 from backend.store.tables import ProbeRow
 from lora_alpha.catalog import workload_info
@@ -46,7 +46,7 @@ def run_probe_job(context: JobContext) -> None:
     """Probe a run's weights or a fresh adapter; progress is reported and a cancel is honoured per product."""
     spec = ProbeSpec.model_validate(context.job.spec)
     with context.store.read() as session:
-        point = _run_point(session, spec, context.settings.home) if spec.run else _fresh_point(spec)
+        point = _run_point(session, spec, context.settings.files) if spec.run else _fresh_point(spec)
     workload = load_prepared(context, point.workload, point.workload_options)
     device, dtype = torch.device(context.device), DTYPES[spec.dtype]
     if point.adapter is None:
@@ -78,10 +78,10 @@ def run_probe_job(context: JobContext) -> None:
                 context.stop_at_checkpoint()
             case ProbeResult():
                 result |= event.as_json()
-                context.finish(_store(context, result, state="finished"))
+                context.finish(_store(context, result))
 
 
-def _run_point(session: Session, spec: ProbeSpec, home: Path) -> _Point:
+def _run_point(session: Session, spec: ProbeSpec, home: Home) -> _Point:
     assert spec.run is not None
     run = find_run(session, spec.run)
     train = TrainSpec.model_validate(find_sweep(session, run.sweep_id).spec["train"])
@@ -90,9 +90,9 @@ def _run_point(session: Session, spec: ProbeSpec, home: Path) -> _Point:
     if step == run.steps:
         if run.adapter is None:
             raise ProbeError(f"run {run.id} has no trained adapter: probe step 0, or wait for its end")
-        adapter = home / run.adapter
+        adapter = home.at(run.adapter)
     elif step in train.adapter_steps:
-        adapter = home / adapter_path(run.id, step=step)
+        adapter = home.adapter(run.id, step=step)
     elif step:
         kept = ", ".join(map(str, (0, *train.adapter_steps, run.steps)))
         raise ProbeError(f"run {run.id} keeps its weights at steps {kept} only: got step {step}")
@@ -135,14 +135,11 @@ def _read_adapter(path: Path) -> dict[str, dict[str, Tensor]]:
     return tensors
 
 
-def _store(context: JobContext, result: dict[str, Any], *, state: str = "running") -> Any:
+def _store(context: JobContext, result: dict[str, Any]) -> Write:
     document = _finite(result)
 
     def write(session: Session) -> None:
-        values = {"result": document, "state": state}
-        if state == "finished":
-            values |= {"finished": time.time(), "error": None}
-        session.execute(update(ProbeRow).where(ProbeRow.id == context.job.id).values(**values))
+        session.execute(update(ProbeRow).where(ProbeRow.id == context.job.id).values(result=document))
 
     return write
 

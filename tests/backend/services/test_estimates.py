@@ -7,7 +7,7 @@ from sqlalchemy import select, update
 
 from backend.services import steering, sweeps
 from backend.services.estimates import measured_seconds
-from backend.services.states import refresh_state
+from backend.services.jobs import open_change
 from backend.settings import Settings
 from backend.store.engines import Store
 from backend.store.tables import JobRow, RunRow
@@ -50,15 +50,15 @@ def test_a_long_pause_before_an_extension_does_not_count(
     sweep = sweeps.create(store, settings, REQUEST, key=None, now=NOW)
     worker.work()
     worker.now += 86_400
-    with store.write() as session:  # a day later somebody adds a pack, and it has begun
+    with open_change(store, now=worker.now) as change:  # a day later somebody adds a pack, and it has begun
+        change.sweep(sweep.id)
+        session = change.session
         row = session.scalars(select(JobRow).limit(1)).one()
         row.state, row.finished = "running", None
         row.started = worker.now
         session.execute(
             update(RunRow).where(RunRow.job_id == row.id).values(state="running", step=50, finished=None)
         )
-        session.flush()
-        refresh_state(session, sweep.id, now=worker.now)
     eta = sweeps.read(store, sweep.id, now=worker.now + 5).eta_seconds
     assert eta is not None
     assert eta < 60

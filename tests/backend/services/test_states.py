@@ -28,3 +28,19 @@ from lora_alpha.wire.sweeps import RunCounts
 )
 def test_state_follows_from_runs_and_intent(counts: dict[str, int], intent: str, state: str) -> None:
     assert derive_state(RunCounts(**counts), intent=intent) == state
+
+
+@pytest.mark.parametrize(
+    ("counts", "intent", "state"),
+    [
+        ({"finished": 3}, "run", "running"),
+        ({"failed": 3}, "run", "running"),
+        ({"finished": 3}, "pause", "paused"),
+        ({"finished": 3}, "stop", "finished"),
+        ({"finished": 2, "cancelled": 1}, "cancel", "cancelled"),
+        ({"queued": 3}, "run", "queued"),
+        ({"running": 1}, "pause", "running"),
+    ],
+)
+def test_a_search_that_has_yet_to_decide_is_not_over(counts: dict[str, int], intent: str, state: str) -> None:
+    assert derive_state(RunCounts(**counts), intent=intent, refinement_due=True) == state

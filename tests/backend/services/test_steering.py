@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from backend.services import steering, sweeps
+from backend.services import jobs, steering, sweeps
 from backend.settings import Settings
 from backend.store.engines import Store
-from backend.store.jobs import reconcile, release_job
 from backend.store.metrics import list_metrics
 from backend.store.tables import ChunkRow, JobRow, RunRow
 from lora_alpha.errors import Conflict, InvalidSpec, NotFound
@@ -64,9 +63,7 @@ def test_pause_is_over_when_the_running_pack_has_been_given_back(
 ) -> None:
     job = worker.claim()
     steer("pause")
-    with store.write() as session:
-        release_job(session, job)
-        steering.refresh_state(session, sweep.id, now=NOW)
+    assert jobs.release(store, job, now=NOW) == "paused"
     assert sweeps.read(store, sweep.id, now=NOW).state == "paused"
     steer("resume")
     assert worker.claim() is not None
@@ -271,7 +268,7 @@ def test_an_expired_lease_of_a_paused_sweep_does_not_undo_the_pause(
 ) -> None:
     job = worker.claim()
     steer("pause")
-    reconcile(store, now=NOW + 10_000)
+    jobs.reconcile(store, now=NOW + 10_000)
     again = worker.claim()
     assert again is not None
     assert again.id == job.id

@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from backend.store.engines import Store, open_store
-from backend.store.tables import Base, RunRow, SweepRow
+from backend.store.tables import RunRow, SweepRow
 
 NOW = 1_800_000_000.0
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.services)]
@@ -21,15 +20,14 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def store(url: str) -> Iterator[Store]:
+def store(url: str, request: pytest.FixtureRequest) -> Iterator[Store]:
     """A migrated, empty database."""
+    if url.startswith("postgresql"):
+        yield request.getfixturevalue("postgres_store")
+        return
     store = open_store(url)
     store.migrate()
     yield store
-    if store.dialect == "postgresql":
-        names = ", ".join(table.name for table in Base.metadata.sorted_tables)
-        with store.write() as session:
-            session.execute(text(f"TRUNCATE {names}"))
     store.close()
 
 

@@ -103,7 +103,7 @@ def test_a_database_of_a_newer_version_is_refused_with_a_reason(store):
 def test_a_failed_write_leaves_nothing_behind(store):
     def fail():
         with store.write() as session:
-            enqueue(session, kind="pack", spec={}, now=NOW)
+            enqueue(session, kind="pack", spec={}, now=NOW, max_attempts=3)
             raise RuntimeError("in mid-transaction")
 
     with pytest.raises(RuntimeError):
@@ -115,7 +115,7 @@ def test_a_failed_write_leaves_nothing_behind(store):
 def test_writers_that_read_first_wait_for_each_other(store):
     """The classic "database is locked": two transactions that read, then write."""
     with store.write() as session:
-        enqueue(session, kind="pack", spec={}, now=NOW, job_id="job")
+        enqueue(session, kind="pack", spec={}, now=NOW, max_attempts=3, job_id="job")
 
     def raise_priority():
         for _ in range(20):

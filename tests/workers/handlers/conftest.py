@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from backend.services import inspections
+from backend.services import inspections, jobs
 from backend.settings import Settings
 from backend.store.engines import open_store
-from backend.store.jobs import claim_job, fail_job, fence
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.wire.jobs import InspectionRequest
 from workers.context import JobContext
@@ -40,13 +39,11 @@ def inspect(store, settings) -> Callable[..., Any]:
     def run(options: dict[str, Any], workload: str = "hf-sft") -> Any:
         request = InspectionRequest(workload=workload, workload_options=options)
         created = inspections.create(store, settings, request, now=time.time())
-        job = claim_job(store, owner="test", queues=["default"], now=time.time(), lease_s=15.0)
+        job = jobs.claim(store, owner="test", queues=["default"], now=time.time(), lease_s=15.0)
         try:
             run_inspection(JobContext(store, settings, job, device="cpu", drain=threading.Event()))
         except LoraAlphaError as error:
-            with store.write() as session:
-                fence(session, job, now=time.time(), lease_s=15.0)
-                fail_job(session, job, now=time.time(), error=str(error), log_tail="")
+            jobs.fail(store, job, now=time.time(), error=str(error), log_tail="")
         return inspections.read(store, created.id)
 
     return run

@@ -19,7 +19,7 @@ from peft import PeftModel, TaskType
 from transformers import AutoModelForSequenceClassification, RobertaConfig, RobertaModel
 
 from backend.services import adapters, runs, steering, sweeps
-from backend.store.jobs import claim_job
+from backend.services.jobs import claim
 from backend.store.sweeps import find_run, find_sweep
 from lora_alpha.catalog import WORKLOADS, workload_info
 from lora_alpha.curvature.points import tensors_at_start
@@ -43,7 +43,7 @@ def train(store, settings, **request):
     shared = {"workload": "mlp", "workload_options": OPTIONS, "seeds": [0], "batch_size": 16}
     body = SweepRequest(**{**shared, "steps": 20, "lrs": [3e-3], **request})
     sweep = sweeps.create(store, settings, body, key=None, now=time.time())
-    while job := claim_job(store, owner="test", queues=["default"], now=time.time(), lease_s=15.0):
+    while job := claim(store, owner="test", queues=["default"], now=time.time(), lease_s=15.0):
         run_pack(JobContext(store, settings, job, device="cpu", drain=threading.Event()))
     return runs.listing(store, filters={"sweep": [sweep.id]}, sort="position", cursor=None, limit=50).items
 
@@ -204,7 +204,7 @@ def test_an_exported_adapter_gives_the_runs_own_logits(store, settings, tmp_path
     if whole == ["score"]:
         base.config.pad_token_id = byte_tokenizer().pad_token_id
     workload = load_workload(name, options)
-    for _ in workload.prepare(settings.cache_dir):
+    for _ in workload.prepare(settings.files.cache):
         pass
     with store.read() as session:
         reference = merged(workload, settings.home / find_run(session, run.id).adapter)
@@ -267,7 +267,7 @@ def test_a_classifiers_new_head_is_exported_with_it(store, settings, tmp_path, m
     base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
     loaded = PeftModel.from_pretrained(base, out).eval()
     workload = load_workload("hf-classify", options)
-    for _ in workload.prepare(settings.cache_dir):
+    for _ in workload.prepare(settings.files.cache):
         pass
     losses = []
     for index, label in enumerate(workload.data.held_out_labels):

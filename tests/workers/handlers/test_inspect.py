@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from backend.store.jobs import claim_job
+from backend.services import jobs
 from lora_alpha.errors import InvalidSpec
 from tests.tiny_folders import write_jsonl, write_model
 
@@ -282,4 +282,4 @@ def test_what_is_wrong_is_said(inspect, options, case, tmp_path, monkeypatch):
 def test_malformed_options_are_refused_before_a_job_exists(inspect, store, options, message):
     with pytest.raises(InvalidSpec, match=message):
         inspect(options)
-    assert claim_job(store, owner="test", queues=["default"], now=time.time(), lease_s=15.0) is None
+    assert jobs.claim(store, owner="test", queues=["default"], now=time.time(), lease_s=15.0) is None

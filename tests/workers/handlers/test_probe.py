@@ -10,8 +10,7 @@ import time
 import pytest
 
 from backend.export import csv_blocks
-from backend.services import probes, runs, steering, sweeps
-from backend.store.jobs import claim_job
+from backend.services import jobs, probes, runs, steering, sweeps
 from backend.store.tables import ProbeRow, RunRow
 from lora_alpha.errors import Conflict, InvalidSpec, ProbeError
 from lora_alpha.request import SweepRequest
@@ -22,7 +21,7 @@ from workers.handlers.probe import run_probe_job
 
 
 def claim(store, settings, *, drain=False):
-    job = claim_job(store, owner="test", queues=["default"], now=time.time(), lease_s=15.0)
+    job = jobs.claim(store, owner="test", queues=["default"], now=time.time(), lease_s=15.0)
     stop = threading.Event()
     if drain:
         stop.set()
@@ -169,7 +168,7 @@ def test_probes_of_a_sweep_are_queued_as_its_runs_finish(store, settings):
     sweep = sweeps.create(store, settings, request, key=None, now=time.time())
     done = {"pack": 0, "probe": 0}
     while (
-        job := claim_job(store, owner="test", queues=["default"], now=time.time(), lease_s=15.0)
+        job := jobs.claim(store, owner="test", queues=["default"], now=time.time(), lease_s=15.0)
     ) is not None:
         context = JobContext(store, settings, job, device="cpu", drain=threading.Event())
         {"pack": run_pack, "probe": run_probe_job}[job.kind](context)
