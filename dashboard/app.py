@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dash_mantine_components as dmc
+import httpx
 from dash import ClientsideFunction, Dash, Input, Output, State, html
 from dash.development.base_component import Component
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from dashboard import ids
-from dashboard.connection import Connect
+from dashboard.connection import close_at_shutdown
 from dashboard.pages import curvature, dynamics, inspection, laws, new_sweep, presets, sweep, sweeps, workers
 from dashboard.pages.shell import shell
 from lora_alpha.errors import LoraAlphaError
@@ -36,21 +36,22 @@ INDEX = """<!DOCTYPE html>
 </html>"""
 
 
-def mount_dashboard(root: FastAPI, *, api: str, token: str | None = None) -> Dash:
+def mount_dashboard(
+    root: FastAPI, *, api: str, token: str | None = None, transport: httpx.BaseTransport | None = None
+) -> Dash:
     """Add the dashboard to ``root``; whatever path the root does not know is the dashboard's.
 
     Args:
         root: An application whose ``/api`` is already mounted, or that has none.
         api: Address of the service that callbacks talk to.
         token: The service's token.
+        transport: Replaces the network, for tests.
     """
-
-    def connect() -> Client:
-        return Client(api, token=token)
-
+    client = Client(api, token=token, transport=transport)
+    close_at_shutdown(root, client)
     # Before Dash, whose catch-all would answer this path: the browser's downloads, passed on as they stream.
-    root.add_api_route("/download/{kind}.csv", partial(_download, connect), response_class=StreamingResponse)
-    root.add_api_route("/download/adapter/{run_id}.zip", partial(_adapter, connect), response_class=Response)
+    root.add_api_route("/download/{kind}.csv", partial(_download, client), response_class=StreamingResponse)
+    root.add_api_route("/download/adapter/{run_id}.zip", partial(_adapter, client), response_class=Response)
     app = Dash(
         "dashboard",
         server=root,
@@ -62,47 +63,47 @@ def mount_dashboard(root: FastAPI, *, api: str, token: str | None = None) -> Das
         assets_folder=str(Path(__file__).parent / "assets"),
     )
     app.layout = shell()
-    _register_frame(app, connect)
+    _register_frame(app, client)
     for page in (sweeps, new_sweep, inspection, presets, sweep, workers, laws, dynamics, curvature):
-        page.register(app, connect)
+        page.register(app, client)
     # Dash collects styles and scripts when "/" is first asked for; whoever opens a link to another page first
     # would get it bare.
     app._setup_server()
     return app
 
 
-def route(path: str | None, search: str | None, connect: Connect) -> Component:
+def route(path: str | None, search: str | None, client: Client) -> Component:
     """The page at ``path``."""
     parts = [part for part in (path or "/").split("/") if part]
     match parts:
         case []:
             return sweeps.layout()
         case ["new"]:
-            return new_sweep.layout(search, connect)
+            return new_sweep.layout(search, client)
         case ["sweep", sweep_id]:
-            return sweep.layout(sweep_id, search, connect)
+            return sweep.layout(sweep_id, search, client)
         case ["workers"]:
             return workers.layout()
         case ["laws"]:
-            return laws.layout(search, connect)
+            return laws.layout(search, client)
         case ["dynamics"]:
-            return dynamics.layout(search, connect)
+            return dynamics.layout(search, client)
         case ["curvature"]:
-            return curvature.layout(search, connect)
+            return curvature.layout(search, client)
     return dmc.Text(f"There is no page {path}.", py="xl")
 
 
-def _register_frame(app: Dash, connect: Connect) -> None:
+def _register_frame(app: Dash, client: Client) -> None:
     @app.callback(Output(ids.CONTENT, "children"), Input(ids.URL, "pathname"), State(ids.URL, "search"))
     async def show(path: str, search: str) -> Any:
         try:
-            return await asyncio.to_thread(route, path, search, connect)
+            return await asyncio.to_thread(route, path, search, client)
         except LoraAlphaError as error:
             return dmc.Alert(str(error), title="This page cannot be shown", color="red", variant="light")
 
     @app.callback(Output(ids.SERVICE_STATE, "children"), Input(ids.SERVICE_TICK, "n_intervals"))
     async def service_state(_: int) -> Any:
-        return await asyncio.to_thread(_service_badge, connect)
+        return await asyncio.to_thread(_service_badge, client)
 
     app.clientside_callback(
         ClientsideFunction("theme", "toggle"),
@@ -118,10 +119,9 @@ def _register_frame(app: Dash, connect: Connect) -> None:
     )
 
 
-def _service_badge(connect: Connect) -> Component:
+def _service_badge(client: Client) -> Component:
     try:
-        with connect() as client:
-            health = client.health()
+        health = client.health()
     except LoraAlphaError:
         return dmc.Badge("service unreachable", color="red", variant="light")
     text = f"{health.num_workers} worker{'s' if health.num_workers != 1 else ''}"
@@ -133,19 +133,16 @@ def _service_badge(connect: Connect) -> Component:
     )
 
 
-def _download(connect: Connect, kind: str, sweep: str | None = None) -> StreamingResponse:
-    def blocks() -> Iterator[bytes]:
-        with connect() as client:
-            yield from client.export_csv(kind, sweep)
-
+def _download(client: Client, kind: str, sweep: str | None = None) -> StreamingResponse:
     headers = {"Content-Disposition": f'attachment; filename="{kind}.csv"'}
-    return StreamingResponse(blocks(), media_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingResponse(
+        client.export_csv(kind, sweep), media_type="text/csv; charset=utf-8", headers=headers
+    )
 
 
-def _adapter(connect: Connect, run_id: str) -> Response:
+def _adapter(client: Client, run_id: str) -> Response:
     try:
-        with connect() as client:
-            content = b"".join(client.run_adapter(run_id))
+        content = b"".join(client.run_adapter(run_id))
     except LoraAlphaError as error:
         return PlainTextResponse(str(error), status_code=404)
     headers = {"Content-Disposition": f'attachment; filename="adapter-{run_id}.zip"'}

@@ -1,6 +1,8 @@
-"""Component ids."""
+"""Ids of the components that several files name; a tab's own are in its file."""
 
 from __future__ import annotations
+
+from typing import Any
 
 URL = "url"
 THEME = "theme"
@@ -17,41 +19,7 @@ SWEEPS_STATE = "sweeps-state"
 SWEEPS_SEARCH = "sweeps-search"
 SWEEPS_VIEWS = "sweeps-views"
 
-SWEEP_ID = "sweep-id"
-SWEEP_TICK = "sweep-tick"
-SWEEP_HEADER = "sweep-header"
-SWEEP_PULSE = "sweep-pulse"
-SWEEP_TABS = "sweep-tabs"
-SWEEP_VIEW = "sweep-view"
-CONVERGENCE = "convergence-figure"
-CONVERGENCE_TABLE = "convergence-table"
-MAP = "map-figure"
-SLICES = "slices-figure"
-MAP_TABLE = "map-table"
-LAW = "law-figure"
-LAW_TEXT = "law-text"
-LAW_TABLE = "law-table"
-RUNS_GRID = "runs-grid"
-RUN_LOG = "run-log"
-RUN_DRAWER = "run-drawer"
-ADVICE = "advice"
-ADVICE_RANK = "advice-rank"
-ADVICE_LR = "advice-lr"
-ALPHA_VS_LR = "alpha-vs-lr"
-COLLAPSE = "collapse-figure"
-EXTEND = "extend-button"
-EXTEND_LRS = "extend-lrs-button"
-
-NOTES_NAME = "notes-name"
-NOTES_TAGS = "notes-tags"
-NOTES_TEXT = "notes-text"
-NOTES_SAVE = "notes-save"
-NOTES_RESULT = "notes-result"
-VIEW_NAME = "view-name"
-VIEW_SAVE = "view-save"
-VIEW_RESULT = "view-result"
-DELETE_SWEEP = "delete-sweep"
-DELETE_RESULT = "delete-result"
+STEER_RESULT = "steer-result"
 
 FORM_WORKLOAD = "form-workload"
 FORM_OPTIONS = "form-options"
@@ -76,27 +44,6 @@ LAWS_SWEEPS = "laws-sweeps"
 LAWS_FIGURE = "laws-figure"
 LAWS_TABLE = "laws-table"
 
-DYNAMICS_SWEEP = "dynamics-sweep"
-DYNAMICS_VIEW = "dynamics-view"
-DYNAMICS_PULSE = "dynamics-pulse"
-DYNAMICS_TICK = "dynamics-tick"
-DYNAMICS_STATE = "dynamics-state"
-DYNAMICS_BODY = "dynamics-body"
-DYNAMICS_STEPS = "dynamics-steps"
-DYNAMICS_ROUTES = "dynamics-routes"
-DYNAMICS_LAYERS = "dynamics-layers"
-DYNAMICS_SCHEDULES = "dynamics-schedules"
-
-CURVATURE_SWEEP = "curvature-sweep"
-CURVATURE_VIEW = "curvature-view"
-CURVATURE_PULSE = "curvature-pulse"
-CURVATURE_TICK = "curvature-tick"
-CURVATURE_STATE = "curvature-state"
-CURVATURE_BODY = "curvature-body"
-EXTREMES = "extremes-figure"
-SUPPRESSION = "suppression-figure"
-DENSITY = "density-figure"
-RATES = "rates-figure"
 PROBE_POINT = "probe-point"
 PROBE_SUBMIT = "probe-submit"
 PROBE_RESULT = "probe-result"
@@ -104,19 +51,49 @@ PROBE_SUBMITTED = "probe-submitted"
 PROBE_LIST = "probe-list"
 
 
-def view(name: str) -> dict[str, str]:
-    """A control whose value belongs to the page's address."""
-    return {"type": "view", "name": name}
+def control(page: str, name: Any) -> dict[str, Any]:
+    """A control of a page of tabs whose value belongs to the address; ``ALL`` for every one."""
+    return {"type": "control", "page": page, "name": name}
 
 
-def dynamics(name: str) -> dict[str, str]:
-    """A control of the dynamics page whose value belongs to its address."""
-    return {"type": "dynamics", "name": name}
+def view(page: str) -> str:
+    """What the controls of a page of tabs hold."""
+    return f"{page}-view"
 
 
-def curvature(name: str) -> dict[str, str]:
-    """A control of the curvature page whose value belongs to its address."""
-    return {"type": "curvature", "name": name}
+def defaults(page: str) -> str:
+    """What they hold where the address is silent."""
+    return f"{page}-defaults"
+
+
+def pulse(page: str) -> str:
+    """What changes when there is something new to draw."""
+    return f"{page}-pulse"
+
+
+def tick(page: str) -> str:
+    """The clock of a page of tabs."""
+    return f"{page}-tick"
+
+
+def head(page: str, place: int) -> str:
+    """One part of what stands above the tabs."""
+    return f"{page}-head-{place}"
+
+
+def body(page: str) -> str:
+    """Head and tabs, which go when another sweep is chosen."""
+    return f"{page}-body"
+
+
+def sweep_of(page: str) -> str:
+    """The choice of the sweep that a page is about."""
+    return f"{page}-sweep"
+
+
+def drawn(page: str, tab: str) -> str:
+    """What was drawn in a tab (or in the head), to see what has changed since."""
+    return f"{page}-{tab}-drawn"
 
 
 def probe(name: str) -> dict[str, str]:

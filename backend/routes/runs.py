@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
+from pydantic import Field
 from starlette.background import BackgroundTask
 
 from backend.routes.deps import BackendDep, Cursor, Limit, RunFilters
@@ -15,6 +16,14 @@ from lora_alpha.wire.sweeps import Curves, Page, Run
 
 router = APIRouter(tags=["runs"])
 
+MetricNames = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=200)]] | None,
+    Query(
+        max_length=runs.MAX_METRICS,
+        description="In place of `metric`: names, repeated; `drift_ratio/*` stands for all that begin so. "
+        f"At most {runs.MAX_METRICS} are given.",
+    ),
+]
 ADAPTER_BLOCK = 2**20  # bytes
 
 
@@ -72,8 +81,9 @@ def curves(
         str, Query(max_length=200, description="run, cell (seeds collapsed), or axes: rank,lr")
     ] = "run",
     from_step: Annotated[int | None, Query(ge=-1, le=2**53, description="Only later points.")] = None,
+    metrics: MetricNames = None,
 ) -> Response:
-    """One metric of many runs, downsampled here."""
+    """One metric of many runs, or several, downsampled here."""
     return _json(
         runs.curves(
             backend.store,
@@ -82,6 +92,7 @@ def curves(
             points=points,
             group_by=group_by,
             from_step=from_step,
+            metrics=metrics or (),
         )
     )
 

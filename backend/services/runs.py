@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ GROUPINGS: dict[str, tuple[str, ...]] = {
     "cell": ("method", "rank", "alpha", "scale", "lr", "lr_ratio", "alpha_schedule"),
 }
 MAX_POINTS = 10_000
+MAX_METRICS = 64  # of one answer
 
 
 def listing(
@@ -106,8 +108,9 @@ def curves(
     points: int,
     group_by: str,
     from_step: int | None,
+    metrics: Sequence[str] = (),
 ) -> Curves:
-    """One metric of many runs, at most ``points`` a curve, groups as mean ± std over their members.
+    """Metrics of many runs, at most ``points`` a curve, groups as mean ± std over their members.
 
     Args:
         store: The store.
@@ -116,26 +119,47 @@ def curves(
         points: Most points per curve; first and last are kept.
         group_by: ``run``, ``cell`` (seeds collapsed), or axes separated by commas.
         from_step: Only points after this step: what a live page has not drawn yet.
+        metrics: In place of ``metric``: names, and beginnings of names with ``*`` behind them. Of those that
+            match the first ``MAX_METRICS`` are given, in natural order; the answer names all.
     """
     axes = _grouping(group_by)
     with store.read() as session:
         rows = list(session.scalars(select(RunRow).where(*_conditions(filters)).order_by(RunRow.position)))
         ids = [row.id for row in rows]
-        series = read_metric(session, ids, metric, from_step=from_step)
         names = list_metrics(session, ids)
-    groups: dict[tuple[Any, ...], list[RunRow]] = {}
-    for row in rows:
-        if row.id in series:
-            groups.setdefault(tuple(_axis(row, axis) for axis in axes), []).append(row)
-    drawn = [
-        _curve(dict(zip(axes, key, strict=True)), members, series, points) for key, members in groups.items()
-    ]
-    last = max((int(part.steps[-1]) for part in series.values() if len(part.steps)), default=from_step or 0)
-    return Curves(metric=metric, metrics=names, curves=drawn, last_step=last)
+        chosen = _matching(names, metrics)[:MAX_METRICS] if metrics else [metric]
+        found = {name: read_metric(session, ids, name, from_step=from_step) for name in chosen}
+    drawn = []
+    for name, series in found.items():
+        groups: dict[tuple[Any, ...], list[RunRow]] = {}
+        for row in rows:
+            if row.id in series:
+                groups.setdefault(tuple(_axis(row, axis) for axis in axes), []).append(row)
+        for key, members in groups.items():
+            drawn.append(_curve(name, dict(zip(axes, key, strict=True)), members, series, points))
+    ends = [int(part.steps[-1]) for series in found.values() for part in series.values() if len(part.steps)]
+    return Curves(
+        metric="" if metrics else metric,
+        metrics=names,
+        curves=drawn,
+        last_step=max(ends, default=from_step or 0),
+    )
+
+
+def _matching(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Of ``names`` those that are wanted, numbers inside a name in the order of their size."""
+    exact = set(wanted)
+    starts = tuple(text.removesuffix("*") for text in wanted if text.endswith("*"))
+    return sorted((name for name in names if name in exact or name.startswith(starts)), key=_natural)
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    parts = re.split(r"[./]", name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def _curve(
-    labels: dict[str, Any], members: Sequence[RunRow], series: Mapping[str, Series], points: int
+    metric: str, labels: dict[str, Any], members: Sequence[RunRow], series: Mapping[str, Series], points: int
 ) -> Curve:
     key = "-".join(str(value) for value in labels.values())
     labels.pop("run", None)
@@ -152,6 +176,7 @@ def _curve(
             value=_numbers(only.values[keep]),
             n=[1] * len(keep),
             diverged=diverged,
+            metric=metric,
         )
     steps, table = _align([series[run_id] for run_id in ids])
     count = np.isfinite(table).sum(axis=0)
@@ -169,6 +194,7 @@ def _curve(
         std=_numbers(np.sqrt(variance[keep])),
         n=count[keep].tolist(),
         diverged=diverged,
+        metric=metric,
     )
 
 

@@ -113,29 +113,3 @@ def select(name_id: Any, label: str, value: Any, data: Sequence[Any], **more: An
     return dmc.Select(
         id=name_id, label=label, value=value, data=list(data), allowDeselect=False, size="xs", w=150, **more
     )
-
-
-def several(name_id: Any, label: str, value: Sequence[str], data: Sequence[Any]) -> Component:
-    """A choice of any number; none means all."""
-    return dmc.MultiSelect(
-        id=name_id,
-        label=label,
-        value=list(value),
-        data=list(data),
-        placeholder="all" if not value else "",
-        clearable=True,
-        size="xs",
-        miw=150,
-        maw=320,
-    )
-
-
-def switch(name_id: Any, label: str, value: str, data: Sequence[Any]) -> Component:
-    """Two or three exclusive choices side by side."""
-    return dmc.Stack(
-        [
-            dmc.Text(label, size="xs", fw=500),
-            dmc.SegmentedControl(id=name_id, value=value, data=list(data), size="xs"),
-        ],
-        gap=2,
-    )

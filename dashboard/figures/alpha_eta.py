@@ -20,6 +20,7 @@ from dashboard.figures.style import (
 )
 from lora_alpha.wire.analysis import Cell
 
+NOTHING = "No cells yet."
 # Viridis, low loss bright: the eye goes to the best cells.
 SCALE = [
     [0.0, "#fde725"],
@@ -42,7 +43,7 @@ def map_figure(cells: Sequence[Cell], theme: Theme, *, vertical: str, label: str
     """
     shown = [cell for cell in cells if cell.alpha is not None and getattr(cell, vertical) is not None]
     if not shown:
-        return empty(theme, "No cells yet.")
+        return empty(theme, NOTHING)
     rows = sorted({getattr(cell, vertical) for cell in shown})
     columns = sorted({cell.alpha for cell in shown if cell.alpha is not None})
     size = int(max(8, min(46, _pitch(columns, 1000) - 3, 400 // max(1, len(rows)))))

@@ -30,6 +30,7 @@ AXIS_NAMES = {
     "alpha_schedule": "",
 }
 PLAIN = (("lr_ratio", 1), ("alpha_schedule", "constant"))  # what need not be said
+NOTHING = "No points yet. Curves appear here while the runs train."
 MAX_BANDS = 24  # more bands than this hide each other; more lines than this hide the best
 
 
@@ -52,7 +53,7 @@ def convergence_figure(curves: Curves, view: ConvergenceView, theme: Theme, *, l
     """
     lines = [curve for curve in curves.curves if any(value is not None for value in curve.value)]
     if not lines:
-        return empty(theme, "No points yet. Curves appear here while the runs train.")
+        return empty(theme, NOTHING)
     colours = ordinal_colours([_axis_value(curve, view.colour_by) for curve in lines])
     best = _best_of_groups(lines, view.colour_by) if curves.metric.endswith("loss") else set()
     # The best are drawn last, so that they lie on top, and carry the legend.

@@ -31,6 +31,7 @@ X_AXES: dict[str, tuple[str, Callable[[Sharpness], float | None]]] = {
     "r": ("rank r", lambda item: item.rank),
     "α": ("α", lambda item: item.alpha),
 }
+NOTHING = "No probe in LoRA coordinates at this step has finished yet."
 
 
 def steps_of(curvature: Curvature) -> list[int]:
@@ -59,7 +60,7 @@ def extremes_figure(
     shown = [point for point in points if point.step == step and point.layer == layer]
     lora = [point for point in shown if point.space == "lora" and (position(point) or 0) > 0]
     if not lora:
-        return empty(theme, "No probe in LoRA coordinates at this step has finished yet.", height=520)
+        return empty(theme, NOTHING, height=520)
     full = [point for point in shown if point.space == "full"]
     groups = sorted({_group(point, x) for point in lora})
     colours = ordinal_colours([group[0] for group in groups])

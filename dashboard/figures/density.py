@@ -9,6 +9,7 @@ from typing import Any
 from dashboard.figures.style import CATEGORICAL, DASHES, Figure, Theme, axis, empty, faded, layout, number
 from lora_alpha.wire.jobs import Probe
 
+NOTHING = "No spectral density has been probed here yet: choose kind 'density'."
 FLOOR = 1e-6  # of the peak: below it the Gaussian tails of the drawing say nothing
 COLOURS = {"lora": CATEGORICAL[0], "full": CATEGORICAL[1]}
 NAMES = {"lora": "LoRA", "full": "full weights"}
@@ -19,9 +20,7 @@ def density_figure(probes: Sequence[Probe], theme: Theme) -> Figure:
     found = [(probe, density_grid(probe)) for probe in probes]
     drawn = [(probe, *grid) for probe, grid in found if grid is not None]
     if not drawn:
-        return empty(
-            theme, "No spectral density has been probed here yet: choose kind 'density'.", height=400
-        )
+        return empty(theme, NOTHING, height=400)
     peak = max(max(values) for _, _, values in drawn)
     data: list[dict[str, Any]] = []
     seen: dict[str, int] = {}

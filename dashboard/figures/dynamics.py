@@ -33,6 +33,7 @@ METRICS = {
     "scale": "scale s",
 }
 SIGNED = {"purity"}  # no log axis
+NOTHING = "No per-layer values recorded for this choice."
 LEGEND_LINES = 14  # more lines than this are named by colour alone
 TILES = [[0.0, "#2a1a5e"], [0.25, "#365c8d"], [0.5, "#1fa187"], [0.75, "#8fd744"], [1.0, "#fde725"]]
 
@@ -118,7 +119,7 @@ def layer_figure(
     """
     values = [value for row in rows.values() for value in row if value is not None]
     if not values:
-        return empty(theme, "No per-layer values recorded for this choice.", height=360)
+        return empty(theme, NOTHING, height=360)
     log = metric not in SIGNED and min(values) >= 0 and max(values) > 0
     floor = min((value for value in values if value > 0), default=1.0) if log else 0.0
     names = list(rows)

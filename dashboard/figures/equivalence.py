@@ -18,6 +18,8 @@ from dashboard.figures.style import (
 )
 from lora_alpha.wire.analysis import Collapse, Equivalence
 
+NOTHING = "No cell has finished yet."
+
 
 def routes_figure(items: Sequence[Equivalence], theme: Theme) -> Figure:
     """Relative difference of the two routes at each rank; below 0 the α route is better."""
@@ -76,7 +78,7 @@ def collapse_figure(collapse: Collapse, theme: Theme) -> Figure:
     """Loss against the coordinate that collapses best, coloured by rank, dashed by nothing: points only."""
     scored = [item for item in collapse.items if item.points]
     if not scored:
-        return empty(theme, "No cell has finished yet.", height=420)
+        return empty(theme, NOTHING, height=420)
     best = max(scored, key=lambda item: -1e9 if item.score is None else item.score)
     ranks = sorted({point.rank for point in best.points})
     colours = ordinal_colours(ranks)

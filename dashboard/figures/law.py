@@ -23,6 +23,7 @@ from lora_alpha.wire.analysis import WITHIN_BASIN, Law, Optimum, Rule
 
 # Colour and dash of each common rule, in the order in which the service tells them.
 RULE_LINES = (("#d9480f", "dash"), ("#db2777", "dash"), ("#65a30d", "dashdot"), ("#8b5cf6", "dash"))
+NOTHING = "No optimum yet: a rank needs at least three finished values of α."
 MAX_BANDS = 2  # laws
 SLOPES = {"slope 0": 0.0, "slope ½": 0.5, "slope 1": 1.0}
 
@@ -40,7 +41,7 @@ def law_figure(
     """
     drawn = [law for law in laws if law.optima]
     if not drawn:
-        return empty(theme, "No optimum yet: a rank needs at least three finished values of α.")
+        return empty(theme, NOTHING)
     target = "α*" if drawn[0].target == "alpha" else "η*"
     ranks = sorted({optimum.rank for law in drawn for optimum in law.optima})
     # Bands and basins of many laws hide each other; a line and its points side by side are readable.

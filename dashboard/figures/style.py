@@ -140,6 +140,11 @@ def number(value: float | None) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
+def interval(low: float | None, high: float | None, *, digits: int) -> str:
+    """``0.41 to 0.58``, or that there is none."""
+    return "no interval" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
 def wrapped(title: str) -> str:
     """A long axis title in two lines, broken before its fraction bar.
 

@@ -20,13 +20,15 @@ from dashboard.figures.style import (
 )
 from lora_alpha.wire.analysis import Curvature, Suppression
 
+NO_PAIR = "Needs probes in both spaces at the same point, for at least one α."
+NO_RATE = "Needs a best η (three learning rates at one rank and α) and probes at the start."
+
 
 def suppression_figure(curves: Sequence[Suppression], theme: Theme, *, step: int) -> Figure:
     """λ_LoRA/λ_full against α; the crossing of 1 beside √(3·in·r)."""
     shown = [curve for curve in curves if curve.step == step]
     if not shown:
-        text = "Needs probes in both spaces at the same point, for at least one α."
-        return empty(theme, text, height=440)
+        return empty(theme, NO_PAIR, height=440)
     ranks = sorted({curve.rank for curve in shown})
     colours = ordinal_colours(ranks)
     data: list[dict[str, Any]] = []
@@ -85,8 +87,7 @@ def _apart(curve: Suppression, among: Sequence[Suppression]) -> list[str]:
 def rates_figure(curvature: Curvature, theme: Theme) -> Figure:
     """The best η against 1/λ_max in LoRA coordinates at the start, beside the slope of 1."""
     if not curvature.rates:
-        text = "Needs a best η (three learning rates at one rank and α) and probes at the start."
-        return empty(theme, text, height=400)
+        return empty(theme, NO_RATE, height=400)
     ranks = sorted({rate.rank for rate in curvature.rates})
     colours = ordinal_colours(ranks)
     data: list[dict[str, Any]] = []

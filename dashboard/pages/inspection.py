@@ -13,10 +13,10 @@ from dash.development.base_component import Component
 
 from dashboard import ids
 from dashboard.components.parts import note, notes, table
-from dashboard.connection import Connect
 from dashboard.figures.style import number
 from dashboard.forms import named, options_from
 from lora_alpha.errors import InvalidSpec, LoraAlphaError
+from lora_alpha.wire.client import Client
 from lora_alpha.wire.jobs import Inspection
 
 WAITING = {"queued", "running"}
@@ -49,7 +49,7 @@ def subject(workload: str, options: Mapping[str, Any]) -> str:
     return json.dumps([workload, options_from(options)], sort_keys=True)
 
 
-def register(app: Dash, connect: Connect) -> None:
+def register(app: Dash, client: Client) -> None:
     """The button, and the watch over its job."""
 
     @app.callback(
@@ -67,7 +67,7 @@ def register(app: Dash, connect: Connect) -> None:
     ) -> Any:
         if not clicks:
             return no_update, no_update, no_update
-        return await asyncio.to_thread(_start, connect, workload, named(option_ids, options))
+        return await asyncio.to_thread(_start, client, workload, named(option_ids, options))
 
     @app.callback(
         Output(ids.INSPECTION, "children", allow_duplicate=True),
@@ -80,13 +80,12 @@ def register(app: Dash, connect: Connect) -> None:
     async def follow(_: int, job: dict[str, str] | None) -> Any:
         if not job:
             return no_update, True, no_update
-        return await asyncio.to_thread(_follow, connect, job)
+        return await asyncio.to_thread(_follow, client, job)
 
 
-def _start(connect: Connect, workload: str, options: Mapping[str, Any]) -> Any:
+def _start(client: Client, workload: str, options: Mapping[str, Any]) -> Any:
     try:
-        with connect() as client:
-            inspection = client.create_inspection(workload, options_from(options))
+        inspection = client.create_inspection(workload, options_from(options))
     except InvalidSpec as error:
         return None, note("Not checked", "; ".join(map(str, error.problems)), colour="red"), True
     except LoraAlphaError as error:
@@ -94,10 +93,9 @@ def _start(connect: Connect, workload: str, options: Mapping[str, Any]) -> Any:
     return {"id": inspection.id, "subject": subject(workload, options)}, _show(inspection), False
 
 
-def _follow(connect: Connect, job: Mapping[str, str]) -> Any:
+def _follow(client: Client, job: Mapping[str, str]) -> Any:
     try:
-        with connect() as client:
-            inspection = client.inspection(job["id"])
+        inspection = client.inspection(job["id"])
     except LoraAlphaError as error:
         return (
             note("The service does not answer", f"{error}. This tries again.", colour="red"),

@@ -13,21 +13,20 @@ from dash.development.base_component import Component
 from dashboard import ids
 from dashboard.address import read_view, write_view
 from dashboard.components.parts import card, figure, note, nothing_here, table
-from dashboard.connection import Connect
 from dashboard.figures.law import law_figure
-from dashboard.figures.style import empty, number, theme
+from dashboard.figures.style import empty, interval, number, theme
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.wire.analysis import Law, Rule
+from lora_alpha.wire.client import Client
 from lora_alpha.wire.sweeps import Sweep
 
 DEFAULTS: dict[str, Any] = {"sweeps": []}
 NEWEST, FEWEST_RANKS = 8, 3
 
 
-def layout(search: str | None, connect: Connect) -> Component:
+def layout(search: str | None, client: Client) -> Component:
     """Choose sweeps; the newest finished one of each workload unless the address says otherwise."""
-    with connect() as client:
-        found = client.sweeps(limit=200).items
+    found = client.sweeps(limit=200).items
     if not found:
         return nothing_here(
             "No laws to compare yet", "Laws appear once sweeps have run.", "/new", "New sweep"
@@ -60,7 +59,7 @@ def _worth_comparing(sweeps: Sequence[Sweep]) -> list[str]:
     return [sweep.id for sweep in ready if sweep.id in newest.values()][:NEWEST]
 
 
-def register(app: Dash, connect: Connect) -> None:
+def register(app: Dash, client: Client) -> None:
     """The page's callbacks."""
 
     @app.callback(
@@ -70,7 +69,7 @@ def register(app: Dash, connect: Connect) -> None:
         Input(ids.THEME, "data"),
     )
     async def draw(sweeps: list[str], theme_name: str) -> Any:
-        return await asyncio.to_thread(_draw, connect, sweeps, theme_name)
+        return await asyncio.to_thread(_draw, client, sweeps, theme_name)
 
     @app.callback(
         Output(ids.URL, "search", allow_duplicate=True),
@@ -81,20 +80,19 @@ def register(app: Dash, connect: Connect) -> None:
         return write_view({"sweeps": sweeps}, DEFAULTS)
 
 
-def _draw(connect: Connect, sweeps: list[str], theme_name: str) -> Any:
+def _draw(client: Client, sweeps: list[str], theme_name: str) -> Any:
     colours = theme(theme_name)
     laws: list[tuple[str, Law]] = []
     rules: list[Rule] = []
     try:
-        with connect() as client:
-            for sweep_id in sweeps:
-                name = client.sweep(sweep_id).name
-                answer = client.law(sweep_id)
-                rules = answer.rules
-                laws += [(name, law) for law in answer.laws]
+        for sweep_id in sweeps:
+            name, found = client.sweep(sweep_id).name, client.law(sweep_id)
+            laws += [(name, law) for law in found.laws]
+            rules = found.rules
     except LoraAlphaError as error:
         return empty(colours, "No data."), note("The service does not answer", str(error), colour="red")
-    figure = law_figure([law for _, law in laws], colours, rules=rules, names=[name for name, _ in laws])
+    drawn, names = [law for _, law in laws], [name for name, _ in laws]
+    figure = law_figure(drawn, colours, rules=rules, names=names)
     headings = [
         "sweep",
         "method",
@@ -128,8 +126,3 @@ def _row(name: str, law: Law) -> list[Any]:
         interval(fit.coefficient_low, fit.coefficient_high, digits=0),
         *tail,
     ]
-
-
-def interval(low: float | None, high: float | None, *, digits: int) -> str:
-    """``0.41 to 0.58``, or that there is none."""
-    return "no interval" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"

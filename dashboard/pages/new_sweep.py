@@ -14,25 +14,24 @@ from dashboard import ids
 from dashboard.address import read_view
 from dashboard.components.form_fields import FIELDS, MANY_OPTIONS, field_inputs, option_inputs, request_of
 from dashboard.components.parts import note, table
-from dashboard.connection import Connect
 from dashboard.figures.style import number
 from dashboard.forms import FormError, body_from, named
 from dashboard.pages.inspection import inspection_panel, subject
 from dashboard.pages.presets import preset_cards
 from lora_alpha.errors import InvalidSpec, LoraAlphaError
+from lora_alpha.wire.client import Client
 from lora_alpha.wire.sweeps import MethodItem, SweepPlan, WorkloadItem
 
 
-def layout(search: str | None, connect: Connect) -> Component:
+def layout(search: str | None, client: Client) -> Component:
     """The form, filled from what the address names.
 
     ``?from=ID``: that sweep; ``?preset=NAME``: that preset; ``?workload=NAME``: that workload's defaults.
     """
     asked = read_view(search, {"from": "", "workload": "", "preset": ""})
-    with connect() as client:
-        workloads, methods = client.workloads().items, client.methods().items
-        presets = client.presets().items
-        spec = client.sweep(asked["from"]).spec if asked["from"] else None
+    workloads, methods = client.workloads().items, client.methods().items
+    presets = client.presets().items
+    spec = client.sweep(asked["from"]).spec if asked["from"] else None
     given: dict[str, Any] = {}
     if spec is not None:
         given = request_of(spec)
@@ -58,7 +57,7 @@ def layout(search: str | None, connect: Connect) -> Component:
     )
 
 
-def register(app: Dash, connect: Connect) -> None:
+def register(app: Dash, client: Client) -> None:
     """Callbacks of the form."""
 
     @app.callback(
@@ -71,7 +70,7 @@ def register(app: Dash, connect: Connect) -> None:
         prevent_initial_call=True,
     )
     async def change_workload(name: str, field_ids: list[dict[str, str]]) -> Any:
-        return await asyncio.to_thread(_change_workload, connect, name, field_ids)
+        return await asyncio.to_thread(_change_workload, client, name, field_ids)
 
     @app.callback(
         Output(ids.FORM_PLAN, "children"),
@@ -94,7 +93,7 @@ def register(app: Dash, connect: Connect) -> None:
         option_ids: list[dict[str, str]],
     ) -> Any:
         return await asyncio.to_thread(
-            _plan, connect, workload, named(field_ids, values), named(option_ids, options), checked
+            _plan, client, workload, named(field_ids, values), named(option_ids, options), checked
         )
 
     @app.callback(
@@ -119,7 +118,7 @@ def register(app: Dash, connect: Connect) -> None:
         if not clicks or ctx.triggered_id != ids.FORM_SUBMIT:
             return no_update, no_update
         return await asyncio.to_thread(
-            _submit, connect, workload, named(field_ids, values), named(option_ids, options)
+            _submit, client, workload, named(field_ids, values), named(option_ids, options)
         )
 
 
@@ -184,9 +183,8 @@ def _about(item: WorkloadItem) -> Component:
     return dmc.Stack(lines, gap=2, my="sm")
 
 
-def _change_workload(connect: Connect, name: str, field_ids: list[dict[str, str]]) -> Any:
-    with connect() as client:
-        item = next(item for item in client.workloads().items if item.id == name)
+def _change_workload(client: Client, name: str, field_ids: list[dict[str, str]]) -> Any:
+    item = next(item for item in client.workloads().items if item.id == name)
     values = [
         no_update if FIELDS[field["name"]].keep else FIELDS[field["name"]].show(item.defaults)
         for field in field_ids
@@ -212,7 +210,7 @@ def _explicit_cells(spec: Mapping[str, Any]) -> Component:
 
 
 def _plan(
-    connect: Connect,
+    client: Client,
     workload: str,
     values: Mapping[str, Any],
     options: Mapping[str, Any],
@@ -220,9 +218,8 @@ def _plan(
 ) -> Any:
     try:
         body = body_from(workload, values, options)
-        with connect() as client:
-            plan = client.plan_sweep(body)
-            item = next(item for item in client.workloads().items if item.id == workload)
+        plan = client.plan_sweep(body)
+        item = next(item for item in client.workloads().items if item.id == workload)
     except FormError as error:
         return _unplanned(len(error.messages)), True, *_errors(error.messages, values, options)
     except LoraAlphaError as error:
@@ -318,10 +315,9 @@ def _span(values: list[float]) -> str:
     return number(low) if low == high else f"{number(low)} … {number(high)}"
 
 
-def _submit(connect: Connect, workload: str, values: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+def _submit(client: Client, workload: str, values: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
     try:
-        with connect() as client:
-            sweep = client.create_sweep(body_from(workload, values, options))
+        sweep = client.create_sweep(body_from(workload, values, options))
     except FormError as error:
         return no_update, note("Not submitted", "; ".join(error.messages.values()), colour="red")
     except InvalidSpec as error:

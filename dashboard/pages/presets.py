@@ -12,7 +12,6 @@ from dash.development.base_component import Component
 
 from dashboard import ids
 from dashboard.components.parts import note
-from dashboard.connection import Connect
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.wire.client import Client
 from lora_alpha.wire.jobs import PresetItem
@@ -58,7 +57,7 @@ def preset_note(client: Client, sweep: Sweep) -> list[Component]:
     return [note(preset.question, text, colour="cyan")]
 
 
-def register(app: Dash, connect: Connect) -> None:
+def register(app: Dash, client: Client) -> None:
     """The buttons of the cards."""
 
     @app.callback(
@@ -71,7 +70,7 @@ def register(app: Dash, connect: Connect) -> None:
         pressed = ctx.triggered_id
         if not any(clicks) or not isinstance(pressed, dict):
             return no_update, no_update
-        return await asyncio.to_thread(_run, connect, pressed["name"])
+        return await asyncio.to_thread(_run, client, pressed["name"])
 
 
 def _card(preset: PresetItem) -> Component:
@@ -97,13 +96,12 @@ def _card(preset: PresetItem) -> Component:
     )
 
 
-def _run(connect: Connect, name: str) -> Any:
+def _run(client: Client, name: str) -> Any:
     try:
-        with connect() as client:
-            preset = find_preset(client, name)
-            if preset is None:
-                return no_update, note("Not submitted", f"there is no preset {name!r}", colour="red")
-            sweep = client.create_sweep(preset.request)
+        preset = find_preset(client, name)
+        if preset is None:
+            return no_update, note("Not submitted", f"there is no preset {name!r}", colour="red")
+        sweep = client.create_sweep(preset.request)
     except LoraAlphaError as error:
         return no_update, note("Not submitted", str(error), colour="red")
     return f"/sweep/{sweep.id}", no_update

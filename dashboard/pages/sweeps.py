@@ -11,8 +11,8 @@ from dash.development.base_component import Component
 
 from dashboard import ids
 from dashboard.components.parts import badge, note, nothing_here, table
-from dashboard.connection import Connect
 from lora_alpha.errors import LoraAlphaError
+from lora_alpha.wire.client import Client
 from lora_alpha.wire.sweeps import Sweep
 
 STATES = ["all", "queued", "running", "paused", "finished", "stopped", "cancelled", "failed"]
@@ -54,7 +54,7 @@ def layout() -> Component:
     )
 
 
-def register(app: Dash, connect: Connect) -> None:
+def register(app: Dash, client: Client) -> None:
     """The page's callbacks."""
 
     @app.callback(
@@ -64,7 +64,7 @@ def register(app: Dash, connect: Connect) -> None:
     async def views(clicks: list[int | None]) -> Any:
         pressed = ctx.triggered_id
         forget = pressed["name"] if isinstance(pressed, dict) and any(clicks) else None
-        return await asyncio.to_thread(_views, connect, forget)
+        return await asyncio.to_thread(view_list, client, forget)
 
     @app.callback(
         Output(ids.SWEEPS_TABLE, "children"),
@@ -74,17 +74,17 @@ def register(app: Dash, connect: Connect) -> None:
         State(ids.URL, "pathname"),
     )
     async def refresh(_: int, search: str, state: str, __: str) -> Any:
-        return await asyncio.to_thread(_sweeps, connect, search, state)
+        return await asyncio.to_thread(sweep_table, client, search, state)
 
 
-def _sweeps(connect: Connect, search: str, state: str) -> Component:
+def sweep_table(client: Client, search: str, state: str) -> Component:
+    """Sweeps that match, newest first."""
     try:
-        with connect() as client:
-            page = client.sweeps(
-                limit=ROWS,
-                search=search or None,
-                state=None if state == "all" else state,
-            )
+        page = client.sweeps(
+            limit=ROWS,
+            search=search or None,
+            state=None if state == "all" else state,
+        )
     except LoraAlphaError as error:
         return note("The service does not answer", f"{error}. This page tries again by itself.", colour="red")
     if not page.items and not search and state == "all":
@@ -104,12 +104,12 @@ def _sweeps(connect: Connect, search: str, state: str) -> Component:
     )
 
 
-def _views(connect: Connect, forget: str | None) -> Any:
+def view_list(client: Client, forget: str | None) -> Any:
+    """Saved views, after one of them was forgotten if it is named."""
     try:
-        with connect() as client:
-            if forget is not None:
-                client.delete_view(forget)
-            saved = client.views().items
+        if forget is not None:
+            client.delete_view(forget)
+        saved = client.views().items
     except LoraAlphaError:
         return []  # the table above says so
     if not saved:

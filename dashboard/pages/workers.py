@@ -12,8 +12,8 @@ from dash.development.base_component import Component
 
 from dashboard import ids
 from dashboard.components.parts import badge, note, table
-from dashboard.connection import Connect
 from lora_alpha.errors import LoraAlphaError
+from lora_alpha.wire.client import Client
 
 
 def layout() -> Component:
@@ -27,18 +27,18 @@ def layout() -> Component:
     )
 
 
-def register(app: Dash, connect: Connect) -> None:
+def register(app: Dash, client: Client) -> None:
     """The page's callback."""
 
     @app.callback(Output(ids.WORKERS_TABLE, "children"), Input(ids.WORKERS_TICK, "n_intervals"))
     async def refresh(_: int) -> Any:
-        return await asyncio.to_thread(_workers, connect)
+        return await asyncio.to_thread(worker_table, client)
 
 
-def _workers(connect: Connect) -> Any:
+def worker_table(client: Client) -> Any:
+    """Workers and what the service says of itself."""
     try:
-        with connect() as client:
-            workers, health = client.workers().items, client.health()
+        workers, health = client.workers().items, client.health()
     except LoraAlphaError as error:
         return note("The service does not answer", f"{error}. This page tries again by itself.", colour="red")
     now = datetime.now(UTC)

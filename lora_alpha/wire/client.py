@@ -65,6 +65,7 @@ from lora_alpha.wire.sweeps import (
 
 Verb = Literal["pause", "resume", "stop", "cancel", "retry"]
 CsvKind = Literal["runs", "history", "cells", "optima", "law", "probes"]
+IDLE_S = 3.0
 CSV_KINDS: tuple[CsvKind, ...] = get_args(CsvKind)
 Model = TypeVar("Model")
 Params = Mapping[str, Any]
@@ -96,6 +97,9 @@ class Client:
         self._http = httpx.Client(
             base_url=f"{self.base_url}/api",
             timeout=httpx.Timeout(timeout_s, connect=5.0),
+            # An idle connection is given up before the service does so (uvicorn: after 5 s): a request that
+            # went out on one just being closed would be lost.
+            limits=httpx.Limits(max_keepalive_connections=20, keepalive_expiry=IDLE_S),
             transport=transport,
             headers={"Authorization": f"Bearer {token}"} if token else {},
         )
@@ -233,16 +237,19 @@ class Client:
         group_by: str = "run",
         from_step: int | None = None,
         run: str | Sequence[str] | None = None,
+        metrics: Sequence[str] | None = None,
         **filters: Any,
     ) -> Curves:
         """One metric of many runs. ``group_by="cell"`` collapses seeds to mean ± std with n.
 
-        ``filters`` are those of ``runs`` (method, rank, alpha, lr, seed, state, diverged).
+        ``metrics`` asks for several in place of ``metric``: names, or beginnings of names with ``*`` behind
+        them. ``filters`` are those of ``runs`` (method, rank, alpha, lr, seed, state, diverged).
         """
         params = {
             "sweep": sweep,
             "run": run,
-            "metric": metric,
+            "metric": None if metrics else metric,
+            "metrics": metrics,
             "points": points,
             "group_by": group_by,
             "from_step": from_step,

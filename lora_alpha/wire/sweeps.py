@@ -73,7 +73,7 @@ class RunCounts(Wire):
 
 
 class Sweep(Wire):
-    """A sweep as the API shows it. ``spec`` is the resolved sweep."""
+    """A sweep as the API shows it: ``spec`` is the resolved sweep, ``actions`` what its state allows now."""
 
     id: str
     name: str
@@ -90,6 +90,7 @@ class Sweep(Wire):
     tags: list[str] = []
     metric_label: str = ""
     warnings: list[str] = []
+    actions: list[str] = []
 
 
 class SweepPatch(Wire):
@@ -167,10 +168,15 @@ class Curve(Wire):
     std: list[float | None] = []
     n: list[int] = []
     diverged: bool = False
+    metric: str = ""
 
 
 class Curves(Wire):
-    """Answer of ``GET /curves``; pass ``last_step`` back as ``from_step`` for what is new."""
+    """Answer of ``GET /curves``; pass ``last_step`` back as ``from_step`` for what is new.
+
+    ``metric`` is that of all curves, empty where several were asked for: each curve says which it shows.
+    ``metrics`` are the names of all that these runs have.
+    """
 
     metric: str
     metrics: list[str]

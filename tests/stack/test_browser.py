@@ -102,6 +102,29 @@ def test_the_view_lives_in_the_address_and_survives_a_reload(page, stack, finish
     expect(page.get_by_role("textbox", name="Colour by")).to_have_value("alpha")
 
 
+def test_a_tab_seen_before_is_neither_drawn_again_nor_loses_its_figure(page, stack, finished):
+    page.goto(f"{stack.address}/sweep/{finished}")
+    traces = page.locator("#convergence-figure .scatterlayer .trace")
+    traces.first.wait_for(state="attached")
+    page.get_by_role("tab", name="α–η map").click()
+    page.locator("#map-figure .scatterlayer .trace").first.wait_for(state="attached")
+    count, drawn = traces.count(), []
+    page.on("response", lambda answer: drawn.append(answer.request.post_data or ""))
+    page.get_by_role("tab", name="Convergence").click()
+    page.wait_for_url(re.compile(rf"{finished}$"))
+    page.get_by_role("tab", name="Law").click()
+    page.locator("#law-figure .scatterlayer .trace").first.wait_for(state="attached")
+    assert traces.count() == count > 0
+    answers = [text for text in drawn if '"output":"..sweep-convergence-drawn.data' in text]
+    assert answers, "the mechanism was asked"
+
+
+def test_an_old_address_still_chooses_the_linear_axis(page, stack, finished):
+    page.goto(f"{stack.address}/sweep/{finished}?scale=linear")
+    page.locator("#convergence-figure .scatterlayer .trace").first.wait_for(state="attached")
+    expect(page.get_by_role("radio", name="linear").first).to_be_checked()
+
+
 @pytest.mark.parametrize("kind", ["runs", "history", "cells", "optima", "law", "probes"])
 def test_each_csv_that_the_page_offers_equals_the_api(page, stack, finished, kind):
     page.goto(f"{stack.address}/sweep/{finished}?tab=export")

@@ -189,3 +189,48 @@ def test_downsampling_keeps_the_end_of_a_diverged_curve() -> None:
     assert len(kept) <= 102
     assert kept[-1] == 4999
     assert np.isfinite(values[kept]).sum() >= 90
+
+
+def write_layers(store: Store, sweep: Sweep, names: list[str]) -> None:
+    with store.write() as session:
+        for run_id in session.scalars(select(RunRow.id).where(RunRow.sweep_id == sweep.id)):
+            for place, name in enumerate(names):
+                append_points(session, run_id, name, steps=[0, 10], values=[place, 1.0], token=1, now=NOW)
+
+
+@pytest.mark.parametrize("group_by", ["run", "cell"])
+def test_several_metrics_come_in_one_answer_each_as_alone(
+    group_by: str, store: Store, sweep: Sweep, worker: Any
+) -> None:
+    worker.work(points=5)
+    asked: dict[str, Any] = {"group_by": group_by, "points": 3, "from_step": 25}
+    both = curves(store, sweep, metrics=["train_loss", "eval_loss"], **asked)
+    alone = [
+        curve
+        for metric in ("eval_loss", "train_loss")
+        for curve in curves(store, sweep, metric=metric, **asked).curves
+    ]
+    assert both.curves == alone
+    assert {curve.metric for curve in both.curves} == {"eval_loss", "train_loss"}
+    assert (both.metric, both.last_step) == ("", 100)
+
+
+def test_a_beginning_stands_for_all_metrics_that_begin_so_in_natural_order(
+    store: Store, sweep: Sweep
+) -> None:
+    write_layers(store, sweep, ["drift_ratio/h.10", "drift_ratio/h.9", "drift_ratio", "purity/h.9"])
+    found = curves(store, sweep, metrics=["drift_ratio/*"], group_by="cell")
+    assert list(dict.fromkeys(curve.metric for curve in found.curves)) == [
+        "drift_ratio/h.9",
+        "drift_ratio/h.10",
+    ]
+    assert [curve.value[0] for curve in found.curves] == [1.0] * 4 + [0.0] * 4
+    assert curves(store, sweep, metrics=["nothing/*", "loss"]).curves == []
+
+
+def test_one_answer_holds_no_more_metrics_than_it_may_but_names_all(store: Store, sweep: Sweep) -> None:
+    names = [f"purity/{layer}" for layer in range(runs.MAX_METRICS + 3)]
+    write_layers(store, sweep, names)
+    found = curves(store, sweep, metrics=["purity/*"], group_by="cell")
+    assert list(dict.fromkeys(curve.metric for curve in found.curves)) == names[: runs.MAX_METRICS]
+    assert found.metrics == sorted(names)

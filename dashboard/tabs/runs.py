@@ -1,22 +1,25 @@
-"""Tabs of a sweep with its runs, their logs, and the CSV exports."""
+"""Tab of a sweep with its runs; a click opens one with its figures, log and adapter."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import dash_ag_grid as dag
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, State, html, no_update
+from dash import Dash, Input, Output, html, no_update
 from dash.development.base_component import Component
 
-from dashboard import ids
 from dashboard.components.parts import card, table
-from dashboard.connection import Connect
-from dashboard.figures.style import number
+from dashboard.controls import Subject
+from dashboard.figures.style import Theme, number
+from dashboard.tab import Part, Row, Tab
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.wire.sweeps import Run, Sweep
+from lora_alpha.wire.client import Client
+from lora_alpha.wire.sweeps import Run
 
+GRID, LOG, DRAWER = "runs-grid", "run-log", "run-drawer"
 COLUMNS = (
     ("name", "name", "text"),
     ("state", "state", "text"),
@@ -35,17 +38,9 @@ COLUMNS = (
     ("duration_s", "seconds", "number"),
     ("error", "reason", "text"),
 )
-EXPORTS = (
-    ("runs", "One row a run: configuration, final and best loss, duration, error."),
-    ("history", "One row a point: every metric of every run, never sampled."),
-    ("cells", "Seeds taken together: n, mean, std, 95 % interval, diverged, failed."),
-    ("optima", "Best α (and η) of every rank, with interval, basin and censoring."),
-    ("law", "Fitted exponents and coefficients with intervals and counts."),
-    ("probes", "Hessian probes: eigenvalues, densities, traces."),
-)
 
 
-def runs_panel() -> Component:
+def panel(_: Subject, __: Row) -> Component:
     """The grid of runs; a click opens the log."""
     columns = [
         {
@@ -62,7 +57,7 @@ def runs_panel() -> Component:
         for field, heading, kind in COLUMNS
     ]
     grid = dag.AgGrid(
-        id=ids.RUNS_GRID,
+        id=GRID,
         columnDefs=columns,
         rowData=[],
         defaultColDef={"sortable": True, "resizable": True, "floatingFilter": True},
@@ -74,72 +69,35 @@ def runs_panel() -> Component:
         getRowId="params.data.id",
         style={"height": 620},
     )
-    return card(dmc.Text("Click a run for figures, log and adapter.", size="sm", c="dimmed", mb="xs"), grid)
+    about = dmc.Text("Click a run for figures, log and adapter.", size="sm", c="dimmed", mb="xs")
+    drawer = dmc.Drawer(html.Div(id=LOG), id=DRAWER, title="Run", position="right", size="lg")
+    return html.Div([card(about, grid), drawer])
 
 
-def log_drawer() -> Component:
-    """The log of the run that was clicked."""
-    return dmc.Drawer(
-        html.Div(id=ids.RUN_LOG),
-        id=ids.RUN_DRAWER,
-        title="Run",
-        position="right",
-        size="lg",
-    )
+def fetch(client: Client, view: Mapping[str, Any]) -> list[Run]:
+    """Every run."""
+    return client.all_runs(view["sweep"])
 
 
-def export_panel(sweep: Sweep) -> Component:
-    """A link for each CSV; the browser streams it from the API."""
-    rows = [
-        [
-            html.A(
-                dmc.Button(f"{kind}.csv", variant="light", size="xs"),
-                href=f"/download/{kind}.csv?sweep={sweep.id}",
-                download=f"{kind}.csv",
-                id={"type": "download", "kind": kind},
-            ),
-            text,
-        ]
-        for kind, text in EXPORTS
-    ]
-    return card(
-        table(["file", "what it holds"], rows), title="Everything as CSV, complete and in full precision"
-    )
+def draw(runs: list[Run], _: Mapping[str, Any], __: Theme) -> tuple[Any, ...]:
+    """The grid's rows."""
+    return ([_row(run) for run in runs],)
 
 
-def register(app: Dash, connect: Connect) -> None:
-    """Callbacks of the grid and its drawer."""
+def register(app: Dash, client: Client) -> None:
+    """A click on a run fills and opens the drawer."""
 
     @app.callback(
-        Output(ids.RUNS_GRID, "rowData"),
-        Input(ids.SWEEP_PULSE, "data"),
-        Input(ids.SWEEP_VIEW, "data"),
-        State(ids.SWEEP_ID, "data"),
-    )
-    async def rows(_: str, view: dict[str, Any], sweep_id: str) -> Any:
-        if view["tab"] != "runs":
-            return no_update
-        return await asyncio.to_thread(_rows, connect, sweep_id)
-
-    @app.callback(
-        Output(ids.RUN_LOG, "children"),
-        Output(ids.RUN_DRAWER, "opened"),
-        Output(ids.RUN_DRAWER, "title"),
-        Input(ids.RUNS_GRID, "selectedRows"),
+        Output(LOG, "children"),
+        Output(DRAWER, "opened"),
+        Output(DRAWER, "title"),
+        Input(GRID, "selectedRows"),
         prevent_initial_call=True,
     )
     async def log(selected: list[dict[str, Any]] | None) -> Any:
         if not selected:
             return no_update, no_update, no_update
-        return await asyncio.to_thread(_log, connect, selected[0])
-
-
-def _rows(connect: Connect, sweep_id: str) -> Any:
-    try:
-        with connect() as client:
-            return [_row(run) for run in client.all_runs(sweep_id)]
-    except LoraAlphaError:
-        return no_update
+        return await asyncio.to_thread(_log, client, selected[0])
 
 
 def _row(run: Run) -> dict[str, Any]:
@@ -147,12 +105,11 @@ def _row(run: Run) -> dict[str, Any]:
     return {**values, "id": run.id, "diverged": "yes" if run.diverged else ""}
 
 
-def _log(connect: Connect, row: dict[str, Any]) -> Any:
+def _log(client: Client, row: dict[str, Any]) -> Any:
     facts: list[Component] = []
     try:
-        with connect() as client:
-            facts = [_facts(client.run(row["id"]))]
-            text = client.run_log(row["id"])
+        facts = [_facts(client.run(row["id"]))]
+        text = client.run_log(row["id"])
     except LoraAlphaError as error:
         text = str(error)
     trained = row["state"] == "finished" and not row["diverged"] and row["rank"] is not None
@@ -182,3 +139,15 @@ def _facts(run: Run) -> Component:
         *[[name.replace("_", " "), number(value)] for name, value in more.items()],
     ]
     return table(["", ""], rows, min_width=260)
+
+
+TAB = Tab(
+    page="sweep",
+    name="runs",
+    title="Runs",
+    parts=(Part(GRID, "rowData"),),
+    fetch=fetch,
+    draw=draw,
+    panel=panel,
+    register=register,
+)

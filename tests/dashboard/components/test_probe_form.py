@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from dashboard.pages.probe_form import NUMBERS, POINTS, bodies, form
+from dashboard.components.probe_form import NUMBERS, POINTS, bodies, form
 from lora_alpha.catalog import WORKLOADS
 from lora_alpha.spec import ProbeSettings, ProbeSpec
 from lora_alpha.wire.sweeps import WorkloadItem

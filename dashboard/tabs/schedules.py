@@ -3,87 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
-import dash_mantine_components as dmc
-from dash import Dash, Output, html
 from dash.development.base_component import Component
 
-from dashboard import ids
-from dashboard.components.parts import behind, figure, note, table
-from dashboard.connection import Connect
+from dashboard.components.parts import behind, note, table
 from dashboard.figures.schedules import differences_figure, loss_figure, scale_figure
-from dashboard.figures.style import empty, number, theme
-from dashboard.views import draw_tab
-from lora_alpha.errors import LoraAlphaError
+from dashboard.figures.style import Theme, number
+from dashboard.tab import Plot, Tab, Words
 from lora_alpha.wire.analysis import Cell, ScheduleComparison, Schedules
 from lora_alpha.wire.client import Client
 from lora_alpha.wire.sweeps import Curves
 
-DEFAULTS: dict[str, Any] = {}
 HOW = (
     "Each schedule and constant α at the α that is best in the mean over seeds, paired by seed; the interval "
     "holds at 95 % for all schedules of one rank and η together. Shaded: within the margin."
 )
-NONE = "No run of this sweep moves α. The preset “α over time” does; see alpha_schedule in the form."
 
 
-def panel() -> Component:
-    """Verdict, differences, losses, and how the scale moved."""
-    return html.Div(
-        [
-            html.Div(id=f"{ids.DYNAMICS_SCHEDULES}-verdict"),
-            figure(ids.DYNAMICS_SCHEDULES, height=320),
-            dmc.Text(HOW, size="sm", c="dimmed"),
-            dmc.Title("Loss against α", order=4, mt="md"),
-            figure(f"{ids.DYNAMICS_SCHEDULES}-loss", height=400),
-            dmc.Title("How s moved, each schedule at its best α", order=4, mt="md"),
-            figure(f"{ids.DYNAMICS_SCHEDULES}-scale", height=360),
-            html.Div(id=f"{ids.DYNAMICS_SCHEDULES}-table"),
-        ]
-    )
+@dataclass(frozen=True)
+class Found:
+    """The comparison, all cells, the best ones' scale over steps, and what the loss measures."""
+
+    schedules: Schedules
+    cells: list[Cell]
+    scales: Curves
+    label: str
 
 
-def register(app: Dash, connect: Connect) -> None:
-    """The tab's callback."""
-    draw_tab(
-        app,
-        "schedules",
-        [
-            Output(f"{ids.DYNAMICS_SCHEDULES}-verdict", "children"),
-            Output(ids.DYNAMICS_SCHEDULES, "figure"),
-            Output(f"{ids.DYNAMICS_SCHEDULES}-loss", "figure"),
-            Output(f"{ids.DYNAMICS_SCHEDULES}-scale", "figure"),
-            Output(f"{ids.DYNAMICS_SCHEDULES}-table", "children"),
-        ],
-        pulse=ids.DYNAMICS_PULSE,
-        view=ids.DYNAMICS_VIEW,
-        draw=partial(_draw, connect),
-    )
-
-
-def _draw(connect: Connect, view: Mapping[str, Any], theme_name: str) -> Any:
+def fetch(client: Client, view: Mapping[str, Any]) -> Found | None:
+    """The comparison and what is drawn beside it; None where no run moves α."""
     sweep_id = view["sweep"]
-    colours = theme(theme_name)
-    nothing = empty(colours, "", height=260)
-    try:
-        with connect() as client:
-            schedules = client.schedules(sweep_id)
-            cells = client.cells(sweep_id).cells
-            label = client.sweep(sweep_id).metric_label
-            scales = _scales(client, sweep_id, cells)
-    except LoraAlphaError as error:
-        return note("No data", str(error), colour="red"), nothing, nothing, nothing, ""
+    schedules = client.schedules(sweep_id)
     if not schedules.items:
-        text = empty(colours, NONE, height=260)
-        return note("α is constant here", NONE, colour="gray"), text, nothing, nothing, ""
+        return None
+    cells = client.cells(sweep_id).cells
+    return Found(schedules, cells, _scales(client, sweep_id, cells), client.sweep(sweep_id).metric_label)
+
+
+def draw(found: Found, _: Mapping[str, Any], colours: Theme) -> tuple[Any, ...]:
+    """Verdict, differences, losses, scales, table."""
     return (
-        _verdict(schedules),
-        differences_figure(schedules, colours),
-        loss_figure(cells, colours, label=label),
-        scale_figure(scales, cells, colours),
-        behind("Table: every schedule", _table(schedules.items)),
+        _verdict(found.schedules),
+        differences_figure(found.schedules, colours),
+        loss_figure(found.cells, colours, label=found.label),
+        scale_figure(found.scales, found.cells, colours),
+        behind("Table: every schedule", _table(found.schedules.items)),
     )
 
 
@@ -99,7 +65,7 @@ def _scales(client: Client, sweep_id: str, cells: Sequence[Cell]) -> Curves:
     wanted = {(c.alpha_schedule, c.method, c.rank, c.alpha, c.lr) for c in best.values()}
     names = ("alpha_schedule", "method", "rank", "alpha", "lr")
     kept = [curve for curve in curves.curves if tuple(curve.labels.get(name) for name in names) in wanted]
-    return Curves(metric="scale", metrics=curves.metrics, curves=kept, last_step=curves.last_step)
+    return curves.model_copy(update={"curves": kept})
 
 
 def _verdict(schedules: Schedules) -> Component:
@@ -150,3 +116,20 @@ def _row(item: ScheduleComparison) -> list[Any]:
         str(item.num_diverged or ""),
         item.verdict.replace("_", " "),
     ]
+
+
+TAB = Tab(
+    page="dynamics",
+    name="schedules",
+    title="α over time",
+    parts=(
+        Words("dynamics-schedules-verdict"),
+        Plot("dynamics-schedules", height=320, about=HOW),
+        Plot("dynamics-schedules-loss", height=400, title="Loss against α"),
+        Plot("dynamics-schedules-scale", height=360, title="How s moved, each schedule at its best α"),
+        Words("dynamics-schedules-table"),
+    ),
+    fetch=fetch,
+    draw=draw,
+    empty="No run of this sweep moves α. The preset “α over time” does; see alpha_schedule in the form.",
+)

@@ -12,9 +12,9 @@ from dash.development.base_component import Component
 
 from dashboard import ids
 from dashboard.components.parts import note
-from dashboard.connection import Connect
 from lora_alpha.errors import InvalidSpec, LoraAlphaError
 from lora_alpha.spec import ProbeSettings, schema_fields, short_number
+from lora_alpha.wire.client import Client
 from lora_alpha.wire.sweeps import Run, Sweep, WorkloadItem
 
 KINDS = [
@@ -99,7 +99,7 @@ def form(sweep: Sweep | None, runs: Sequence[Run], workloads: Sequence[WorkloadI
     )
 
 
-def register(app: Dash, connect: Connect) -> None:
+def register(app: Dash, client: Client) -> None:
     """Which point is asked for, and submission."""
 
     @app.callback(
@@ -129,7 +129,7 @@ def register(app: Dash, connect: Connect) -> None:
         if not clicks:
             return [no_update] * len(keys), no_update, no_update
         given = {**dict(zip(keys, values, strict=True)), "per_layer": per_layer}
-        messages, result = await asyncio.to_thread(_submit, connect, point, given)
+        messages, result = await asyncio.to_thread(_submit, client, point, given)
         return [messages.get(key, False) for key in keys], result, clicks
 
 
@@ -151,12 +151,11 @@ def bodies(point: str, given: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**body, "space": space} for space in spaces]
 
 
-def _submit(connect: Connect, point: str, given: Mapping[str, Any]) -> tuple[dict[str, str], Any]:
+def _submit(client: Client, point: str, given: Mapping[str, Any]) -> tuple[dict[str, str], Any]:
     started = []
     try:
-        with connect() as client:
-            for body in bodies(point, given):
-                started.append(client.create_probe(body).id)
+        for body in bodies(point, given):
+            started.append(client.create_probe(body).id)
     except InvalidSpec as error:
         messages = {problem.field.split(".")[0]: problem.message for problem in error.problems}
         rest = [str(problem) for problem in error.problems if problem.field.split(".")[0] not in given]

@@ -12,11 +12,12 @@ from dash.development.base_component import Component
 
 from dashboard import ids
 from dashboard.components.parts import badge, behind, note, table
-from dashboard.connection import Connect
 from dashboard.figures.style import number
 from lora_alpha.errors import LoraAlphaError
+from lora_alpha.wire.client import Client
 from lora_alpha.wire.jobs import Probe
 
+FRESH = "fresh"  # in the place of a sweep: probes that belong to none
 SHOWN = 100
 ACTIVE = {"queued", "running"}
 
@@ -36,17 +37,17 @@ def panel(sweep: str | None) -> Component:
     )
 
 
-def register(app: Dash, connect: Connect) -> None:
+def register(app: Dash, client: Client) -> None:
     """Refresh and cancel."""
 
     @app.callback(
         Output(ids.PROBE_LIST, "children"),
-        Output(ids.CURVATURE_TICK, "interval", allow_duplicate=True),
-        Input(ids.CURVATURE_TICK, "n_intervals"),
-        Input(ids.CURVATURE_VIEW, "data"),
+        Output(ids.tick("curvature"), "interval", allow_duplicate=True),
+        Input(ids.tick("curvature"), "n_intervals"),
+        Input(ids.view("curvature"), "data"),
         Input(ids.PROBE_SUBMITTED, "data"),
         Input({"type": "cancel-probe", "probe": ALL}, "n_clicks"),
-        State(ids.CURVATURE_VIEW, "data"),
+        State(ids.view("curvature"), "data"),
         prevent_initial_call="initial_duplicate",
     )
     async def refresh(
@@ -56,29 +57,29 @@ def register(app: Dash, connect: Connect) -> None:
             return no_update, no_update
         pressed = ctx.triggered_id
         probe = pressed["probe"] if isinstance(pressed, dict) and any(clicks) else None
-        content, active = await asyncio.to_thread(_refresh, connect, view["sweep"], probe)
+        content, active = await asyncio.to_thread(listing, client, view["sweep"], probe)
         del submitted
         return content, 1500 if active else no_update
 
 
-def _refresh(connect: Connect, sweep: str, cancel: str | None) -> tuple[Any, bool]:
+def listing(client: Client, sweep: str, cancel: str | None) -> tuple[Any, bool]:
+    """The probes, after ``cancel`` was cancelled if it is named; and whether any is active."""
     problem: list[Component] = []
     try:
-        with connect() as client:
-            if cancel is not None:
-                try:
-                    client.cancel_probe(cancel)
-                except LoraAlphaError as error:
-                    problem = [note("Not cancelled", str(error), colour="red")]
-            fresh = client.probes(fresh=True, limit=SHOWN).items
-            mine = [] if sweep == "fresh" else client.probes(sweep=sweep, limit=SHOWN).items
+        if cancel is not None:
+            try:
+                client.cancel_probe(cancel)
+            except LoraAlphaError as error:
+                problem = [note("Not cancelled", str(error), colour="red")]
+        fresh = client.probes(fresh=True, limit=SHOWN).items
+        mine = [] if sweep == FRESH else client.probes(sweep=sweep, limit=SHOWN).items
     except LoraAlphaError as error:
         return note("The service does not answer", str(error), colour="red"), False
     active = any(probe.state in ACTIVE for probe in [*fresh, *mine])
     parts: list[Component] = [*problem]
-    if sweep != "fresh":
+    if sweep != FRESH:
         parts.append(_table(mine, "No probe of this sweep yet: start one above."))
-    if sweep == "fresh" or fresh:
+    if sweep == FRESH or fresh:
         parts.append(dmc.Text("At fresh adapters", fw=600, size="sm", mt="sm"))
         parts.append(_table(fresh, "No probe at a fresh adapter yet: start one above."))
     return parts, active

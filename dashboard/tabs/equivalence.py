@@ -11,14 +11,19 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from dash.development.base_component import Component
 
 from dashboard import ids
-from dashboard.components.parts import GRAPH_CONFIG, card, figure, note, table
-from dashboard.connection import Connect
-from dashboard.figures.equivalence import collapse_figure, routes_figure
-from dashboard.figures.style import Theme, empty, number, theme
-from dashboard.pages.sweep_training import reading
+from dashboard.components.parts import GRAPH_CONFIG, card, note, table
+from dashboard.controls import Subject
+from dashboard.figures.equivalence import NOTHING, collapse_figure, routes_figure
+from dashboard.figures.style import Theme, number
+from dashboard.tab import Plot, Row, Tab, Words
+from dashboard.tabs.alpha_eta import reading
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.wire.analysis import Equivalence
+from lora_alpha.wire.analysis import Collapse, Equivalence, Equivalences
+from lora_alpha.wire.client import Client
 
+ROUTES, SCORES = Words("alpha-vs-lr"), Words("collapse-figure-table")
+COLLAPSE = Plot("collapse-figure", height=420)
+EXTEND_LRS = "extend-lrs-button"
 MORE_LRS = (4, 16)
 VERDICTS = {
     "equivalent": ("teal", "Equivalent: raising α did what raising η does, within the margin."),
@@ -38,61 +43,41 @@ SHORT = {
 }
 
 
-def equivalence_panel() -> Component:
+def panel(_: Subject, __: Row) -> Component:
     """α against η, and the coordinates that may unite them."""
     return html.Div(
         [
-            card(
-                html.Div(id=ids.ALPHA_VS_LR),
-                title="Is α a second learning rate?",
-            ),
-            card(
-                figure(ids.COLLAPSE, height=420),
-                html.Div(id=f"{ids.COLLAPSE}-table"),
-                title="Which coordinate decides the loss?",
-            ),
+            card(*ROUTES.place(), title="Is α a second learning rate?"),
+            card(*COLLAPSE.place(), *SCORES.place(), title="Which coordinate decides the loss?"),
         ]
     )
 
 
-def register(app: Dash, connect: Connect) -> None:
-    """Callbacks of the tab."""
+def register(app: Dash, client: Client) -> None:
+    """The button that adds learning rates."""
 
     @app.callback(
-        Output(ids.ALPHA_VS_LR, "children"),
-        Output(ids.COLLAPSE, "figure"),
-        Output(f"{ids.COLLAPSE}-table", "children"),
-        Input(ids.SWEEP_PULSE, "data"),
-        Input(ids.SWEEP_VIEW, "data"),
-        Input(ids.THEME, "data"),
-        State(ids.SWEEP_ID, "data"),
-    )
-    async def compare(_: str, view: dict[str, Any], theme_name: str, sweep_id: str) -> Any:
-        if view["tab"] != "equivalence":
-            return no_update, no_update, no_update
-        return await asyncio.to_thread(_compare, connect, sweep_id, view, theme_name)
-
-    @app.callback(
-        Output(ids.EXTEND_LRS, "children"),
-        Output(ids.EXTEND_LRS, "disabled"),
-        Input(ids.EXTEND_LRS, "n_clicks"),
-        State(ids.SWEEP_ID, "data"),
+        Output(EXTEND_LRS, "children"),
+        Output(EXTEND_LRS, "disabled"),
+        Input(EXTEND_LRS, "n_clicks"),
+        State(ids.view("sweep"), "data"),
         prevent_initial_call=True,
     )
-    async def extend_lrs(clicks: int | None, sweep_id: str) -> Any:
+    async def extend_lrs(clicks: int | None, view: dict[str, Any]) -> Any:
         if not clicks:
             return no_update, no_update
-        return await asyncio.to_thread(_extend_lrs, connect, sweep_id), True
+        return await asyncio.to_thread(_extend_lrs, client, view["sweep"]), True
 
 
-def _compare(connect: Connect, sweep_id: str, view: Mapping[str, Any], theme_name: str) -> Any:
-    colours = theme(theme_name)
-    try:
-        with connect() as client:
-            routes = client.equivalence(sweep_id, **reading(view))
-            collapse = client.collapse(sweep_id, **reading(view))
-    except LoraAlphaError as error:
-        return note("No data", str(error), colour="red"), empty(colours, str(error)), no_update
+def fetch(client: Client, view: Mapping[str, Any]) -> tuple[Equivalences, Collapse]:
+    """Both routes, and the scores of the coordinates."""
+    asked = reading(view)
+    return client.equivalence(view["sweep"], **asked), client.collapse(view["sweep"], **asked)
+
+
+def draw(found: tuple[Equivalences, Collapse], _: Mapping[str, Any], colours: Theme) -> tuple[Any, ...]:
+    """The verdict with its routes, the best coordinate, the scores."""
+    routes, collapse = found
     colour, sentence = VERDICTS[routes.verdict]
     rows = [
         [
@@ -145,14 +130,13 @@ def _more_lrs(items: Sequence[Equivalence]) -> list[Component]:
     text = (
         f"This sweep knows one learning rate. Run its grid at η × {' and η × '.join(map(str, MORE_LRS))} too"
     )
-    return [dmc.Button(text, id=ids.EXTEND_LRS, variant="light", size="xs", my="sm")]
+    return [dmc.Button(text, id=EXTEND_LRS, variant="light", size="xs", my="sm")]
 
 
-def _extend_lrs(connect: Connect, sweep_id: str) -> str:
+def _extend_lrs(client: Client, sweep_id: str) -> str:
     try:
-        with connect() as client:
-            lr = max(client.sweep(sweep_id).spec["lrs"])
-            sweep = client.extend_sweep(sweep_id, {"lrs": [factor * lr for factor in MORE_LRS]})
+        lr = max(client.sweep(sweep_id).spec["lrs"])
+        sweep = client.extend_sweep(sweep_id, {"lrs": [factor * lr for factor in MORE_LRS]})
     except LoraAlphaError as error:
         return f"Not extended: {error}"
     return f"Queued: the sweep has {sweep.counts.total} runs now"
@@ -160,3 +144,17 @@ def _extend_lrs(connect: Connect, sweep_id: str) -> str:
 
 def _routes_graph(items: Sequence[Equivalence], colours: Theme) -> Component:
     return dcc.Graph(figure=routes_figure(items, colours), config=GRAPH_CONFIG, style={"height": "340px"})
+
+
+TAB = Tab(
+    page="sweep",
+    name="equivalence",
+    title="α vs η",
+    reads=("objective", "at_step"),
+    parts=(ROUTES, COLLAPSE, SCORES),
+    fetch=fetch,
+    draw=draw,
+    empty=NOTHING,
+    panel=panel,
+    register=register,
+)

@@ -1,0 +1,253 @@
+"""Tab of a sweep with its law, what common rules cost against it, and which α to use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import MATCH, Dash, Input, Output, State, html, no_update
+from dash.development.base_component import Component
+
+from dashboard import ids
+from dashboard.components.parts import behind, card, note, notes, table
+from dashboard.controls import Control, Subject, switch, typed
+from dashboard.figures.law import NOTHING, law_figure, law_name
+from dashboard.figures.style import Theme, interval, number
+from dashboard.tab import Plot, Row, Tab, Words
+from dashboard.tabs.alpha_eta import middle_rank, reading
+from lora_alpha.errors import LoraAlphaError
+from lora_alpha.wire.analysis import WITHIN_BASIN, Advice, Law, Laws
+from lora_alpha.wire.client import Client
+
+TEXT, TABLES = Words("law-text"), Words("law-table")
+LAW = Plot("law-figure", height=540)
+ADVICE = Words("advice")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The laws, and the α for the rank that was named: None where none was, a text where there is none."""
+
+    laws: Laws
+    advice: Advice | str | None
+
+
+def panel(_: Subject, row: Row) -> Component:
+    """The law, what it says, and which α to use."""
+    return html.Div(
+        [
+            card(*TEXT.place(), row("target", "rules"), *LAW.place(), *TABLES.place()),
+            card(row("advice_rank", "advice_lr"), *ADVICE.place(), title="What to use"),
+        ]
+    )
+
+
+def fetch(client: Client, view: Mapping[str, Any]) -> Found:
+    """Laws and advice."""
+    laws = client.law(view["sweep"], target=view["target"], **reading(view))
+    return Found(laws, _ask(client, view) if view["advice_rank"] else None)
+
+
+def draw(found: Found, view: Mapping[str, Any], colours: Theme) -> tuple[Any, ...]:
+    """What the law says, the law, its tables, the advice."""
+    laws = found.laws
+    figure = law_figure(laws.laws, colours, rules=laws.rules if view["rules"] == "shown" else None)
+    advice = no_update if found.advice is None else _advice(found.advice)
+    return _law_text(laws), figure, [_law_tables(law, laws.laws) for law in laws.laws], advice
+
+
+def register(app: Dash, client: Client) -> None:
+    """The button that extends the grid: one beside each law that ends at its edge."""
+
+    @app.callback(
+        Output(_extend_button(MATCH), "children"),
+        Output(_extend_button(MATCH), "disabled"),
+        Input(_extend_button(MATCH), "n_clicks"),
+        State(ids.view("sweep"), "data"),
+        prevent_initial_call=True,
+    )
+    async def extend(clicks: int | None, view: dict[str, Any]) -> Any:
+        if not clicks:
+            return no_update, no_update
+        return await asyncio.to_thread(_extend, client, view), True
+
+
+def _extend_button(law: Any) -> dict[str, Any]:
+    return {"type": "extend", "law": law}
+
+
+def _law_text(laws: Laws) -> list[Component]:
+    parts: list[Component] = []
+    for place, law in enumerate(laws.laws):
+        name = law_name(law, laws.laws)
+        head = "" if name == "measured" else f"{name}: "
+        fit = law.fit
+        if fit is not None:
+            equation = f"α* = {fit.coefficient:.0f} · r^{fit.exponent:.2f}"
+            if law.target == "lr":
+                equation = f"η* = {number(fit.coefficient)} · r^{fit.exponent:.2f}"
+            parts.append(dmc.Text(f"{head}{equation}", fw=700, className="verdict"))
+        parts.append(dmc.Text(law.verdict, size="sm"))
+        counted = (
+            f"{law.num_ranks} ranks, {law.num_seeds} seeds; {law.num_censored} optima censored, "
+            f"{law.num_diverged} runs diverged."
+        )
+        parts.append(dmc.Text(counted, size="sm", c="dimmed", mb="xs"))
+        edges = [optimum.rank for optimum in law.optima if optimum.censored.endswith("edge")]
+        if edges:
+            at = ", ".join(map(str, edges))
+            text = f"At rank {at} the best α is the last one measured: the true one lies beyond."
+            button = dmc.Button(
+                "Extend the grid by two octaves", id=_extend_button(place), size="xs", mt="xs"
+            )
+            parts.append(note("The grid ends too early", [text, html.Br(), button]))
+    parts += [dmc.Text(reason, c="dimmed") for reason in laws.reasons]
+    return [*parts, *notes(laws.warnings)]
+
+
+def _law_tables(law: Law, among: list[Law]) -> Component:
+    star = "α*" if law.target == "alpha" else "η*"
+    rows = [
+        [
+            str(o.rank),
+            number(float(f"{o.value:.3g}")),
+            interval(o.low, o.high, digits=0)
+            if law.target == "alpha"
+            else f"{number(o.low)} to {number(o.high)}",
+            number(o.scale),
+            f"{number(float(f'{o.basin_low:.3g}'))} to {number(float(f'{o.basin_high:.3g}'))}",
+            f"{o.basin_octaves:.1f}{'+' if o.basin_open_low or o.basin_open_high else ''}",
+            number(o.loss),
+            o.censored.replace("_", " "),
+        ]
+        for o in law.optima
+    ]
+    basin = f"{WITHIN_BASIN} of the best"
+    headings = ["rank", star, "95 %", "scale s*", basin, "octaves", "loss", "censored"]
+    parts = [behind("Table: optima", table(headings, rows))]
+    if law.rules:
+        parts.append(behind("Table: what common rules cost", _rules(law)))
+    if law.rivals:
+        rival_rows = [
+            [
+                r.name,
+                number(r.exponent),
+                f"{r.octaves:.2f}",
+                f"{r.in_basin} of {r.num_judged}",
+                str(r.calibrated_at),
+                r.source,
+            ]
+            for r in law.rivals
+        ]
+        rival_headings = ["prediction", "p", "mean error, octaves", WITHIN_BASIN, "calibrated at r", "source"]
+        parts.append(
+            behind(
+                "Table: rival exponents, calibrated at one rank, judged on the others",
+                table(rival_headings, rival_rows),
+            )
+        )
+    if law.models:
+        model_rows = [
+            [m.name, "" if m.exponent is None else f"{m.exponent:.2f}", f"{m.aicc:.1f}", f"{m.delta:.1f}"]
+            for m in law.models
+        ]
+        parts.append(
+            behind("Table: exponents compared by AICc", table(["model", "p", "AICc", "Δ"], model_rows))
+        )
+    name = law_name(law, among)
+    return html.Div([dmc.Text(name, fw=600, mt="sm"), *parts] if len(among) > 1 else parts)
+
+
+def _rules(law: Law) -> Component:
+    ranks = sorted({cost.rank for cost in law.rules})
+    costs = {(cost.rule, cost.rank): cost for cost in law.rules}
+    rows = []
+    for rule in dict.fromkeys(cost.rule for cost in law.rules):
+        cells = []
+        for rank in ranks:
+            cost = costs.get((rule, rank))
+            if cost is None or not cost.measured:
+                cells.append("not run")
+            else:
+                cells.append("diverged" if cost.cost is None else f"{cost.cost:+.1%}")
+        rows.append([rule, *cells])
+    return table(["rule", *[f"r = {rank}" for rank in ranks]], rows, caption="loss above the best measured α")
+
+
+def _ask(client: Client, view: Mapping[str, Any]) -> Advice | str:
+    lr = str(view["advice_lr"])
+    try:
+        wanted = float(lr) if lr else None
+    except ValueError:
+        return f"got learning rate {lr!r}: write a number such as 2e-4"
+    try:
+        return client.recommend(view["sweep"], rank=int(view["advice_rank"]), lr=wanted)
+    except LoraAlphaError as error:
+        return str(error)
+
+
+def _advice(answer: Advice | str) -> Component:
+    if isinstance(answer, str):
+        return note("No advice yet", answer)
+    parts: list[Component] = [
+        dmc.Text(f"α = {answer.alpha:.0f}", fw=700, fz=30, lh=1.2),
+        dmc.Text(
+            f"scale s = {number(float(f'{answer.scale:.3g}'))}; 95 % interval "
+            f"{interval(answer.alpha_low, answer.alpha_high, digits=0)}; {answer.basis}, "
+            f"{answer.num_supporting_runs} runs behind it",
+            size="sm",
+            c="dimmed",
+        ),
+        dmc.Code(answer.snippet, block=True, my="sm"),
+        *notes(answer.warnings),
+    ]
+    return html.Div(parts)
+
+
+def _extend(client: Client, view: Mapping[str, Any]) -> str:
+    try:
+        law = client.law(view["sweep"], **reading(view))
+        alphas = sorted(client.sweep(view["sweep"]).spec["alphas"])
+        sides = {optimum.censored for item in law.laws for optimum in item.optima}
+        new = [alphas[0] / 2, alphas[0] / 4] if "low_edge" in sides else []
+        new += [alphas[-1] * 2, alphas[-1] * 4] if "high_edge" in sides else []
+        client.extend_sweep(view["sweep"], {"alphas": new})
+    except LoraAlphaError as error:
+        return f"Not extended: {error}"
+    return f"Added α = {', '.join(number(alpha) for alpha in new)}"
+
+
+def _rank_input(component_id: Any, value: Any, _: Subject) -> Component:
+    return dmc.NumberInput(
+        id=component_id,
+        label="Rank you will train with",
+        value=int(value) if str(value).isdigit() else "",
+        min=1,
+        max=4096,
+        size="xs",
+        debounce=400,
+    )
+
+
+TARGETS = [{"value": "alpha", "label": "α*(r)"}, {"value": "lr", "label": "η*(r)"}]
+TAB = Tab(
+    page="sweep",
+    name="law",
+    title="Law",
+    controls=(
+        switch("target", "Fit", "alpha", TARGETS),
+        switch("rules", "Rules and slopes", "shown", ["shown", "hidden"]),
+        Control(name="advice_rank", default=middle_rank, show=_rank_input, of_sweep=True),
+        typed("advice_lr", "Learning rate (empty: as swept)"),
+    ),
+    reads=("objective", "at_step"),
+    parts=(TEXT, LAW, TABLES, ADVICE),
+    fetch=fetch,
+    draw=draw,
+    empty=NOTHING,
+    panel=panel,
+    register=register,
+)
