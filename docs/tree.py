@@ -1,4 +1,4 @@
-"""Writes the README's tree: one line per file, from what each file says of itself in its first line."""
+"""Writes docs/tree.md: one line per file, from what each file says of itself in its first line."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-BEGIN, END = "<!-- tree -->\n```\n", "```\n<!-- end of tree -->"
+PAGE = ROOT / "docs" / "tree.md"
+HEADING = "# The tree\n\nEvery file in one line; `make tree` writes this page.\n\n"
 # Files that cannot say it themselves.
 SAID_HERE = {
     ".ci/run": "what decides whether a change lands",
@@ -22,7 +22,9 @@ SAID_HERE = {
     "Dockerfile": "one image for every role",
     "docker-compose.yml": "a team's installation: API, dashboard, workers, Redis, PostgreSQL",
     "pyproject.toml": "dependencies and the settings of every tool",
-    "README.md": "this page",
+    "README.md": "what it answers, how to start it, where to look next",
+    "CITATION.cff": "how to cite",
+    "constraints.txt": "the exact versions that are tested",
 }
 KINDS = {
     ".svg": "drawing",
@@ -34,10 +36,13 @@ KINDS = {
 
 
 def main() -> None:
-    """Rewrite the tree in the README."""
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text(before + BEGIN + tree() + END + after, encoding="utf-8")
+    """Rewrite the page."""
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
+    """The page as it should be."""
+    return f"{HEADING}```\n{tree()}```\n"
 
 
 def tree() -> str:

@@ -18,8 +18,18 @@ def test_the_tree_is_up_to_date() -> None:
     assert spec.loader is not None
     tree = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tree)
-    shown = (ROOT / "README.md").read_text().partition(tree.BEGIN)[2].partition(tree.END)[0]
-    assert shown == tree.tree(), "run `make tree`"
+    assert (ROOT / "docs" / "tree.md").read_text() == tree.page(), "run `make tree`"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_bytes()) <= 7_500, "details belong to docs/"
+
+
+def test_the_files_that_the_readme_leads_into_exist() -> None:
+    dive = (ROOT / "README.md").read_text().partition("## Dive into the code")[2].partition("\n## ")[0]
+    files = re.findall(r"\[`([^`]+)`\]", dive)
+    assert len(files) == 5
+    assert all((ROOT / file).is_file() for file in files)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -31,5 +41,5 @@ def test_links_and_pictures_lead_somewhere(page: Path) -> None:
 
 def test_the_two_commands_are_targets_of_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for command in ("demo", "test", "up", "check", "tree"):
+    for command in ("demo", "test", "test-all", "up", "check", "tree"):
         assert re.search(rf"^{command}:", makefile, re.MULTILINE)
