@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -10,10 +10,14 @@ from pydantic import ValidationError
 
 from lora_alpha.methods import METHODS
 from lora_alpha.spec import (
+    ENDED_RUNS,
+    ENDED_SWEEPS,
     AlphaRule,
     Configuration,
     ProbeSpec,
+    RunState,
     SweepSpec,
+    SweepState,
     TrainSpec,
     count_grid,
     expand,
@@ -134,3 +138,10 @@ def test_a_probe_knows_its_limits() -> None:
     for fields in ({"kind": "all"}, {"space": "x"}, {"tolerance": 0}, {"top_k": 0}, {"dtype": "float16"}):
         with pytest.raises(ValidationError):
             ProbeSpec.model_validate({"workload": "mlp", **fields})
+
+
+def test_every_state_either_ends_or_goes_on() -> None:
+    assert set(get_args(RunState)) - set(ENDED_RUNS) == {"queued", "running"}
+    assert set(get_args(SweepState)) - set(ENDED_SWEEPS) == {"queued", "running", "paused", "stopping"}
+    assert set(ENDED_RUNS) < set(get_args(RunState))
+    assert set(ENDED_SWEEPS) < set(get_args(SweepState))
