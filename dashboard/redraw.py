@@ -70,5 +70,5 @@ def only_changed(parts: Sequence[Any], prints: Sequence[str]) -> tuple[list[Any]
 
 def fingerprint(part: Any) -> str:
     """Equal for what would look the same."""
-    text = json.dumps(part, sort_keys=True, default=lambda component: component.to_plotly_json())
+    text = json.dumps(part, default=lambda component: component.to_plotly_json())
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

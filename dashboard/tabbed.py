@@ -170,7 +170,8 @@ def _register_view(app: Dash, page: TabbedPage) -> None:
         values: list[Any], names: list[dict[str, str]], view: dict[str, Any], defaults: dict[str, Any]
     ) -> Any:
         chosen = {item["name"]: value for item, value in zip(names, values, strict=True)}
-        new = {**view, **{name: value for name, value in chosen.items() if value is not None}}
+        texts = {name: value if isinstance(value, list) else str(value) for name, value in chosen.items()}
+        new = {**view, **{name: text for name, text in texts.items() if chosen[name] is not None}}
         return (new, write_view(new, defaults)) if new != view else (no_update, no_update)
 
 

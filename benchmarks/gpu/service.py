@@ -18,7 +18,7 @@ from benchmarks.gpu.requests import size_of
 from benchmarks.gpu.stages import Figures, Plan, Skip
 from command_line.progress import DONE, follow
 from lora_alpha.request import SweepRequest
-from lora_alpha.spec import ProbeSpec
+from lora_alpha.spec import ENDED_RUNS, ProbeSpec
 from lora_alpha.wire.client import Client
 from lora_alpha.wire.jobs import Probe
 from lora_alpha.wire.sweeps import Sweep, Worker
@@ -27,7 +27,6 @@ from lora_alpha.wire.sweeps import Sweep, Worker
 # value. A CPU repeats itself bit for bit; a GPU may choose other kernels beside another process.
 TOLERANCE = {"cpu": 0.0, "cuda": 1e-3}
 KILL_AT = 0.3  # the share of a sweep that is done by then
-ENDED = {"finished", "failed", "cancelled", "lost"}
 
 
 def start(plan: Plan, figures: Figures) -> str:
@@ -169,7 +168,7 @@ def _cancel_leftovers(client: Client) -> None:
         if sweep.state not in DONE:
             client.sweep_action(sweep.id, "cancel")
     for probe in client.probes().items:
-        if probe.state not in ENDED:
+        if probe.state not in ENDED_RUNS:
             client.cancel_probe(probe.id)
 
 
@@ -212,7 +211,7 @@ def _probes(client: Client, requests: Sequence[SweepRequest]) -> list[Probe]:
     wanted = {probe.id for probe in (*queued, *attached)}
     while True:
         probes = [client.probe(id_) for id_ in sorted(wanted)]
-        if all(probe.state in ENDED for probe in probes):
+        if all(probe.state in ENDED_RUNS for probe in probes):
             return probes
         time.sleep(0.2)
 

@@ -108,15 +108,18 @@ def test_a_tab_seen_before_is_neither_drawn_again_nor_loses_its_figure(page, sta
     traces.first.wait_for(state="attached")
     page.get_by_role("tab", name="α–η map").click()
     page.locator("#map-figure .scatterlayer .trace").first.wait_for(state="attached")
-    count, drawn = traces.count(), []
-    page.on("response", lambda answer: drawn.append(answer.request.post_data or ""))
+    count, answers = traces.count(), []
+    page.on("response", lambda answer: answers.append(answer))
     page.get_by_role("tab", name="Convergence").click()
     page.wait_for_url(re.compile(rf"{finished}$"))
     page.get_by_role("tab", name="Law").click()
     page.locator("#law-figure .scatterlayer .trace").first.wait_for(state="attached")
     assert traces.count() == count > 0
-    answers = [text for text in drawn if '"output":"..sweep-convergence-drawn.data' in text]
-    assert answers, "the mechanism was asked"
+    asked = [
+        answer for answer in answers if "sweep-convergence-drawn.data" in (answer.request.post_data or "")
+    ]
+    assert asked
+    assert all(answer.json()["response"] == {} for answer in asked), "everything stays"
 
 
 def test_an_old_address_still_chooses_the_linear_axis(page, stack, finished):
