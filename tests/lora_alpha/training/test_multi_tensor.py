@@ -29,9 +29,7 @@ def same(left: list[Tensor], right: list[Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_norms_one_by_one_are_those_of_one_call(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
-) -> None:
+def test_norms_one_by_one_are_those_of_one_call(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
     together = multi_tensor.norms(tensors(0, dtype))
     monkeypatch.setattr(multi_tensor, "HAS_NORM", False)
     assert same(multi_tensor.norms(tensors(0, dtype)), together)
