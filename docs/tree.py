@@ -18,9 +18,10 @@ SAID_HERE = {
     ".gitignore": "what stays out of the repository",
     ".pre-commit-config.yaml": "the checks before a commit",
     "LICENSE": "Apache License 2.0",
-    "Makefile": "demo, up, test, check, format, bench, tree",
+    "Makefile": "demo, up, the tests, check, format, bench, tree, constraints",
     "Dockerfile": "one image for every role",
     "docker-compose.yml": "a team's installation: API, dashboard, workers, Redis, PostgreSQL",
+    "constraints.txt": "the versions that the tests run with",
     "pyproject.toml": "dependencies and the settings of every tool",
     "README.md": "this page",
 }
