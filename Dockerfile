@@ -7,12 +7,13 @@ ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 LORA_ALPHA_HOME=/data
 
 RUN useradd --create-home app && mkdir /data && chown app /data
 WORKDIR /app
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY lora_alpha lora_alpha
 COPY backend backend
 COPY workers workers
 COPY dashboard dashboard
-RUN pip install ${PIP_ARGS} torch==2.13.0 && pip install .
+COPY command_line command_line
+RUN pip install ${PIP_ARGS} --constraint constraints.txt '.[all]'
 
 USER app
 VOLUME /data

@@ -5,8 +5,17 @@ BIN := $(VENV)/bin
 PIP_ARGS ?=
 ARGS ?=
 PYTEST_ARGS ?=
+INSTALL := -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
 
-.PHONY: demo up test check format bench tree clean
+# make test-torch TORCH=2.14.1 [TRANSFORMERS=5.17.0]: an environment of its own, everything else as pinned.
+TORCH ?=
+TRANSFORMERS ?=
+OTHER := torch-$(TORCH)$(TRANSFORMERS:%=-transformers-%)
+OTHER_VENV := .venv-$(OTHER)
+UNPINNED := torch|transformers|tokenizers|huggingface_hub|setuptools
+TORCH_TESTS := $(addprefix tests/lora_alpha/,trainer_callback training models curvature dynamics)
+
+.PHONY: demo up test test-all test-wheel test-torch check format bench tree constraints clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lora-alpha demo $(ARGS)
@@ -15,7 +24,16 @@ up: $(VENV)/.installed
 	$(BIN)/lora-alpha up $(ARGS)
 
 test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-wheel: $(VENV)/.installed-dev
+	PIP_ARGS="$(PIP_ARGS)" $(BIN)/python -m pytest tests/install $(PYTEST_ARGS)
+
+test-torch: $(OTHER_VENV)/.installed
+	$(OTHER_VENV)/bin/python -m pytest $(TORCH_TESTS) $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -33,17 +51,30 @@ tree:
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
+# Pins what is installed now: upgrade something in $(VENV), run the tests, then this.
+constraints: $(VENV)/.installed-dev
+	{ echo "# The set of versions that the tests run with, direct and indirect; written by \`make constraints\`."; \
+	$(BIN)/python -m pip list --format=freeze --exclude pip --exclude lora-alpha | sed 's/+.*//'; } > constraints.new
+	mv constraints.new constraints.txt
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable .
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python $(INSTALL) --constraint constraints.txt --editable '.[all]'
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[test,check]'
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python $(INSTALL) --constraint constraints.txt --editable '.[all,test,check]'
+	touch $@
+
+$(OTHER_VENV)/.installed: pyproject.toml constraints.txt
+	$(if $(TORCH),,$(error say which torch: make test-torch TORCH=2.14.1))
+	$(PYTHON) -m venv $(OTHER_VENV)
+	grep -vE '^($(UNPINNED))==' constraints.txt > $(OTHER_VENV)/constraints.txt
+	$(OTHER_VENV)/bin/python $(INSTALL) --constraint $(OTHER_VENV)/constraints.txt \
+	torch==$(TORCH) $(TRANSFORMERS:%=transformers==%) --editable '.[all,test]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-torch-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lora_alpha.errors import InvalidSpec, LoraAlphaError
+from lora_alpha.extras import SERVER, TRAIN, require
 
 app = typer.Typer(
     name="lora-alpha",
@@ -43,6 +44,7 @@ DEFAULT_API = "http://127.0.0.1:8050"
 @app.command()
 def up(host: Host = "127.0.0.1", port: Port = 8050, workers: Workers = None) -> None:
     """Start API, dashboard and supervised workers on this machine."""
+    require(*SERVER, *TRAIN, by="lora-alpha up")
     from command_line.serve import serve
 
     sys.exit(serve(host=host, port=port, num_workers=workers))
@@ -57,6 +59,7 @@ def demo(
     out: Annotated[Path | None, typer.Option(help="Write the CSV files into this folder.")] = None,
 ) -> None:
     """Start everything, run two sweeps to a fitted law, print it, keep serving."""
+    require(*SERVER, *TRAIN, by="lora-alpha demo")
     from command_line.demo import run_demo
     from command_line.serve import serve
 
@@ -78,6 +81,7 @@ def api(
     dashboard: Annotated[bool, typer.Option(help="Serve the dashboard too.")] = False,
 ) -> None:
     """Serve the HTTP API alone."""
+    require(*SERVER, by="lora-alpha api")
     from command_line.serve import serve_api
 
     serve_api(host=host, port=port, with_dashboard=dashboard)
@@ -88,6 +92,7 @@ def dashboard_command(
     api: Api = "http://127.0.0.1:8000", host: Host = "127.0.0.1", port: Port = 8050
 ) -> None:
     """Serve the dashboard alone, for an API that runs elsewhere."""
+    require(*SERVER, by="lora-alpha dashboard")
     from command_line.serve import serve_dashboard
 
     serve_dashboard(api=api, host=host, port=port)
@@ -99,6 +104,7 @@ def worker(
     queue: Annotated[list[str] | None, typer.Option(help="Queues to serve; repeatable.")] = None,
 ) -> None:
     """Run one worker: it claims jobs from the database until it is stopped."""
+    require(*SERVER, *TRAIN, by="lora-alpha worker")
     from command_line.serve import serve_worker
 
     sys.exit(serve_worker(device=device, queues=tuple(queue or ["default"])))
@@ -107,6 +113,7 @@ def worker(
 @database.command("upgrade")
 def db_upgrade() -> None:
     """Bring the database to the newest schema."""
+    require(*SERVER, by="lora-alpha db upgrade")
     from command_line.serve import upgrade_database
 
     typer.echo(upgrade_database())

@@ -55,3 +55,7 @@ class ProbeError(LoraAlphaError):
 
 class ServiceUnreachable(LoraAlphaError):
     """The API did not answer; the message names the address that was tried."""
+
+
+class MissingExtra(LoraAlphaError, ImportError):
+    """Something of an optional extra is not installed; the message says which ``pip install`` brings it."""

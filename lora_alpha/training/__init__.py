@@ -1,1 +1,5 @@
 """The packed engine, its optimiser and checkpoints."""
+
+from lora_alpha.extras import require
+
+require("torch", by="lora_alpha.training")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lora_alpha.errors import WorkloadError
 from lora_alpha.models.packed import PackedAdapters
 from lora_alpha.spec import Configuration, TrainSpec
+from lora_alpha.training import multi_tensor
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class PackedOptimizer:
         for (start, stop), members in self._spans.items():
             own = [gradients[index] for index in members]
             if stop == start + 1:
-                norms_KG = torch.stack(torch._foreach_norm(own))[:, None]
+                norms_KG = torch.stack(multi_tensor.norms(own))[:, None]
             else:
                 norms_KG = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in own])
             squares_N[start:stop] += norms_KG.square().sum(0)
@@ -179,22 +180,17 @@ class PackedAdamW(PackedOptimizer):
         """One fused call per distinct (lr, ε, decay)."""
         self.count += 1
         gradients = self._gradients()
-        beta1, beta2 = self.train.betas
         for numbers, slices in self._slices.items():
-            torch._fused_adamw_(
+            multi_tensor.adamw_(
                 self._rows(self.parameters, slices),
                 self._rows(gradients, slices),
                 self._rows(self.exp_avgs, slices),
                 self._rows(self.exp_avg_sqs, slices),
-                [],
-                [self.count] * len(slices),
+                count=self.count,
                 lr=numbers.lr * factor,
-                beta1=beta1,
-                beta2=beta2,
+                betas=self.train.betas,
                 weight_decay=numbers.weight_decay,
                 eps=numbers.eps,
-                amsgrad=False,
-                maximize=False,
             )
 
     def state(self) -> dict[str, Any]:
@@ -227,8 +223,8 @@ class PackedSGD(PackedOptimizer):
             parameters = self._rows(self.parameters, slices)
             lr = numbers.lr * factor
             if numbers.weight_decay:
-                torch._foreach_mul_(parameters, 1 - lr * numbers.weight_decay)
-            torch._foreach_add_(parameters, self._rows(gradients, slices), alpha=-lr)
+                multi_tensor.multiply_(parameters, 1 - lr * numbers.weight_decay)
+            multi_tensor.add_(parameters, self._rows(gradients, slices), factor=-lr)
 
 
 def make_optimizer(adapters: PackedAdapters, train: TrainSpec) -> PackedOptimizer:
