@@ -6,7 +6,7 @@ PIP_ARGS ?=
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo up test check format bench tree clean
+.PHONY: demo up test check format bench tree clean mutate mutate-constants
 
 demo: $(VENV)/.installed
 	$(BIN)/lora-alpha demo $(ARGS)
@@ -33,6 +33,15 @@ tree:
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
+# MODULE="lora_alpha/analysis/optimum.py …" for others than the guarded ones; see docs/mutation.md.
+MODULE ?=
+
+mutate: $(VENV)/.installed-mutate
+	$(BIN)/python -m tests.mutation $(MODULE) $(ARGS)
+
+mutate-constants: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.mutation --constants $(MODULE) $(ARGS)
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -43,6 +52,10 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[test,check]'
+	touch $@
+
+$(VENV)/.installed-mutate: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[mutate]'
 	touch $@
 
 clean:
