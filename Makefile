@@ -15,7 +15,7 @@ OTHER_VENV := .venv-$(OTHER)
 UNPINNED := torch|transformers|tokenizers|huggingface_hub|setuptools
 TORCH_TESTS := $(addprefix tests/lora_alpha/,trainer_callback training models curvature dynamics)
 
-.PHONY: demo up test test-all test-wheel test-torch check format bench tree constraints clean
+.PHONY: demo up test test-all test-wheel test-torch mutate mutate-constants check format bench tree constraints clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lora-alpha demo $(ARGS)
@@ -57,6 +57,15 @@ constraints: $(VENV)/.installed-dev
 	$(BIN)/python -m pip list --format=freeze --exclude pip --exclude lora-alpha | sed 's/+.*//'; } > constraints.new
 	mv constraints.new constraints.txt
 
+# MODULE="lora_alpha/analysis/optimum.py …" for others than the guarded ones; see docs/mutation.md.
+MODULE ?=
+
+mutate: $(VENV)/.installed-mutate
+	$(BIN)/python -m tests.mutation $(MODULE) $(ARGS)
+
+mutate-constants: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.mutation --constants $(MODULE) $(ARGS)
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -74,6 +83,10 @@ $(OTHER_VENV)/.installed: pyproject.toml constraints.txt
 	grep -vE '^($(UNPINNED))==' constraints.txt > $(OTHER_VENV)/constraints.txt
 	$(OTHER_VENV)/bin/python $(INSTALL) --constraint $(OTHER_VENV)/constraints.txt \
 	torch==$(TORCH) $(TRANSFORMERS:%=transformers==%) --editable '.[all,test]'
+	touch $@
+
+$(VENV)/.installed-mutate: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[mutate]'
 	touch $@
 
 clean:

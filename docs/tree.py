@@ -25,7 +25,6 @@ SAID_HERE = {
     "pyproject.toml": "dependencies and the settings of every tool",
     "README.md": "what it answers, how to start it, where to look next",
     "CITATION.cff": "how to cite",
-    "constraints.txt": "the exact versions that are tested",
 }
 KINDS = {
     ".svg": "drawing",
