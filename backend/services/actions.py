@@ -16,7 +16,7 @@ STATES: Mapping[str, frozenset[SweepState]] = {
     "delete": frozenset({"queued", "paused", "finished", "failed", "stopped", "cancelled"}),
 }
 # Of runs that are trained elsewhere nothing can be started or halted here, only closed and deleted.
-INGESTED = ("stop", "cancel", "delete")
+ELSEWHERE = ("stop", "cancel", "delete")
 
 
 def allowed_actions(state: SweepState, *, ingested: bool = False) -> list[str]:
@@ -31,5 +31,5 @@ def allowed_actions(state: SweepState, *, ingested: bool = False) -> list[str]:
     return [
         action
         for action, states in STATES.items()
-        if state in states and (not ingested or action in INGESTED)
+        if state in states and (not ingested or action in ELSEWHERE)
     ]

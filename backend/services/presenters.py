@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from backend.services.actions import allowed_actions
 from backend.services.estimates import sweep_etas, sweep_progress
 from backend.services.outcomes import schedule_label
-from backend.store.sweeps import run_counts
+from backend.store.sweeps import INGESTED, run_counts
 from backend.store.tables import JobRow, RunRow, SweepRow
 from lora_alpha.analysis.cells import MIN_SEEDS
 from lora_alpha.catalog import WORKLOADS
@@ -57,7 +57,7 @@ def show_sweeps(session: Session, rows: Sequence[SweepRow], *, now: float) -> li
                 tags=row.tags,
                 metric_label=WORKLOADS[row.workload].metric if row.workload in WORKLOADS else "eval_loss",
                 warnings=spec_warnings(row.spec),
-                actions=allowed_actions(row.state, ingested=row.spec.get("source") == "ingest"),  # type: ignore[arg-type]
+                actions=allowed_actions(row.state, ingested=row.spec.get("source") == INGESTED),  # type: ignore[arg-type]
             )
         )
     return shown

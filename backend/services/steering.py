@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import delete, select, update
 
 from backend.services import init_adapters, jobs
+from backend.services.actions import ELSEWHERE
 from backend.services.jobs import Change
 from backend.services.packs import add_runs, fleet_of
 from backend.services.sweeps import read
@@ -132,7 +133,7 @@ def _requeue(change: Change, settings: Settings, row: SweepRow, states: tuple[st
 
 def _steer_ingested(change: Change, row: SweepRow, verb: str) -> None:
     """Runs trained elsewhere cannot be steered, but those that will never report again can be closed."""
-    if verb not in {"stop", "cancel"}:
+    if verb not in ELSEWHERE:
         _refuse_ingested(row, f"{verb}d" if verb.endswith("e") else f"made to {verb}")
     _refuse_if_over(row, verb)
     row.intent = verb
