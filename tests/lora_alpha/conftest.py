@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from tests.lora_alpha.loopback import Loopback
+if TYPE_CHECKING:
+    from tests.lora_alpha.loopback import Loopback
 
 
 @pytest.fixture
@@ -26,6 +28,8 @@ def full_precision(monkeypatch):
 
 @pytest.fixture
 def loopback(tmp_path: Path) -> Iterator[Loopback]:
+    from tests.lora_alpha.loopback import Loopback  # the whole service: only for tests that talk to it
+
     service = Loopback(tmp_path / "home")
     service.start()
     yield service
