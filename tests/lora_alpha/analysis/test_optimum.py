@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from scipy import stats
 
 from lora_alpha.analysis.cells import Cell, RunOutcome, make_cells
-from lora_alpha.analysis.optimum import find_optima, find_optimum, jackknife_half_width
+from lora_alpha.analysis.optimum import Optimum, find_optima, find_optimum, jackknife_half_width
 
 
 def cells_of(losses: dict[float, list[float | None]], *, rank: int = 4) -> list[Cell]:
@@ -125,3 +126,111 @@ def test_the_optimum_lies_in_its_basin_however_steep_the_curve() -> None:
         found = find_optimum(cells_of({2.0 ** (k + 3): [float(loss)] for k, loss in enumerate(y)}))
         assert found is not None
         assert found.basin_low <= found.value <= found.basin_high
+
+
+def bowl(best: float, octaves: range) -> list[float]:
+    return [1 + (k - best) ** 2 for k in octaves]
+
+
+def test_an_optimum_by_hand() -> None:
+    """Two seeds, each a parabola a quarter of an octave from 32: their mean is lowest at 32, by 1.0625."""
+    first, second = bowl(5.25, range(3, 8)), bowl(4.75, range(3, 8))
+    losses = {2.0**k: [first[k - 3], second[k - 3]] for k in range(3, 8)}
+    cells = cells_of({**losses, 1024.0: [None, 9.0]})
+    cells = [dataclasses.replace(cell, lr_ratio=2.0) for cell in reversed(cells)]
+    error = stats.t.ppf(0.975, 1) * 0.25
+    basin = math.sqrt(0.02 * 1.0625)
+    expected = Optimum(
+        method="lora",
+        rank=4,
+        fixed=1e-3,
+        lr_ratio=2.0,
+        target="alpha",
+        value=32.0,
+        low=pytest.approx(2 ** (5 - error)),
+        high=pytest.approx(2 ** (5 + error)),
+        basin_low=pytest.approx(2 ** (5 - basin)),
+        basin_high=pytest.approx(2 ** (5 + basin)),
+        basin_open_low=False,
+        basin_open_high=False,
+        loss=1.0625,
+        censored="",
+        bound_low=None,
+        bound_high=None,
+        num_seeds=2,
+        num_diverged=1,
+        per_seed_removed={0: pytest.approx(2**4.75), 1: pytest.approx(2**5.25)},
+    )
+    assert find_optimum(cells) == expected
+    assert find_optima(cells) == [expected]
+    assert find_optima(cells)[0].basin_octaves == pytest.approx(2 * basin)
+
+
+def test_an_optimum_over_lr_is_that_of_its_alpha() -> None:
+    runs = [
+        RunOutcome("lora", 4, 8.0, 2.0, 2.0**-k, 0, "finished", loss)
+        for k, loss in zip(range(3, 8), bowl(5.0, range(3, 8)), strict=True)
+    ]
+    full = [RunOutcome("full", None, None, None, 2.0**-k, 0, "finished", 1.0) for k in range(3, 8)]
+    (found,) = find_optima(make_cells([*full, *runs]), target="lr")
+    assert (found.target, found.fixed, found.value) == ("lr", 8.0, 2.0**-5)
+
+
+def test_three_cells_are_enough_to_ask() -> None:
+    (found,) = find_optima(cells_of({8.0: [2.0], 16.0: [1.0], 32.0: [2.0]}))
+    assert (found.value, found.target, found.fixed) == (16.0, "alpha", 1e-3)
+
+
+def test_a_cliff_is_the_neighbours_not_the_far_ends() -> None:
+    below = find_optimum(cells_of({8.0: [None], 16.0: [1.0], 32.0: [2.0], 64.0: [3.0]}))
+    beyond = find_optimum(cells_of({8.0: [1.0], 16.0: [2.0], 32.0: [None]}))
+    assert below is not None
+    assert beyond is not None
+    assert (below.censored, beyond.censored) == ("cliff", "low_edge")
+
+
+def test_a_censored_optimum_has_no_interval_however_many_seeds() -> None:
+    found = find_optimum(cells_of({8.0: [1.0, 1.1], 16.0: [2.0, 2.1], 32.0: [3.0, 3.1]}))
+    assert found is not None
+    assert (found.low, found.high, found.per_seed_removed) == (None, None, {})
+
+
+def test_without_a_seed_the_best_may_lie_at_the_edge() -> None:
+    found = find_optimum(cells_of({8.0: [0.0, 3.0], 16.0: [1.0, 1.0], 32.0: [3.0, 2.0]}))
+    assert found is not None
+    assert found.per_seed_removed == {0: pytest.approx(2 ** (4 + 1 / 6)), 1: 8.0}
+
+
+def test_two_values_give_an_interval() -> None:
+    assert jackknife_half_width([1.0, 3.0]) == pytest.approx(12.7062, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("curve", "basin", "is_open"),
+    [
+        # Off the low end; on the other side two octaves of loss rise by 1: 2 % after 0.04 octaves.
+        ({8.0: 1.0, 32.0: 2.0, 128.0: 3.0}, (3.0, 3.04), (True, False)),
+        ({8.0: 3.0, 32.0: 2.0, 128.0: 1.0}, (6.96, 7.0), (False, True)),
+        # Past the neighbour, where the line to the next one passes 2 % half-way.
+        ({8.0: 3.0, 16.0: 1.0, 32.0: 1.0, 64.0: 1.04}, (None, 5.5), (False, False)),
+        # What costs 2 % exactly is still within, so nothing ends the basin.
+        ({8.0: 1.02, 16.0: 1.0, 32.0: 1.02}, (3.0, 5.0), (True, True)),
+        # Below α = 1, where log₂ α is negative: the parabola 2 + (k + 2)².
+        ({0.125: 3.0, 0.25: 2.0, 0.5: 3.0}, (-2.2, -1.8), (False, False)),
+    ],
+)
+def test_where_the_basin_ends(
+    curve: dict[float, float], basin: tuple[float | None, float], is_open: tuple[bool, bool]
+) -> None:
+    found = find_optimum(cells_of({alpha: [loss] for alpha, loss in curve.items()}))
+    assert found is not None
+    assert (found.basin_open_low, found.basin_open_high) == is_open
+    assert math.log2(found.basin_high) == pytest.approx(basin[1])
+    if basin[0] is not None:
+        assert math.log2(found.basin_low) == pytest.approx(basin[0])
+
+
+def test_differences_too_small_for_a_curvature_leave_the_best_cell() -> None:
+    found = find_optimum(cells_of({8.0: [5e-324], 32.0: [0.0], 128.0: [0.0]}))
+    assert found is not None
+    assert (found.value, found.basin_low, found.basin_high) == (32.0, 32.0, 128.0)
