@@ -1,9 +1,35 @@
-"""Which configurations of a pack share a group of their layers."""
+"""Where an adapter starts, A by its seed and layer alone, and which configurations share a group."""
 
-from torch import nn
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
 
 from lora_alpha.models.packed import inject
 from lora_alpha.spec import Configuration
+
+
+def starts(*seeds: int, rank: int = 4) -> list[dict[str, dict[str, Tensor]]]:
+    """The untrained adapters of ``seeds`` over two layers of 16 inputs."""
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
+    pack = [Configuration(method="lora", rank=rank, alpha=8.0, lr=1e-3, seed=seed) for seed in seeds]
+    return inject(model, ["0", "1"], pack).export()
+
+
+def test_each_seed_draws_its_own_A() -> None:
+    zero, one, again = starts(0, 1, 0)
+    assert not torch.equal(zero["0"]["A"], one["0"]["A"])
+    assert torch.equal(zero["0"]["A"], again["0"]["A"])
+    assert not torch.equal(zero["0"]["A"], zero["1"]["A"])
+
+
+def test_a_seed_means_the_same_A_in_any_pack_and_in_any_version() -> None:
+    (alone,) = starts(7)
+    assert torch.equal(alone["1"]["A"], starts(1, 7, 3)[1]["1"]["A"])
+    generator = torch.Generator().manual_seed(7 * 1_000_003 + 1)
+    drawn = torch.rand(4, 16, generator=generator) * 0.5 - 0.25  # uniform in ±1/√16
+    torch.testing.assert_close(alone["1"]["A"], drawn)
+    assert not alone["1"]["B"].any()
 
 
 def test_a_group_holds_one_layer_class_one_rank_and_one_answer_to_what_trains():
