@@ -35,9 +35,10 @@ ALSO = {
     "backend/store/engines.py": ("tests/backend/store",),
     "backend/store/jobs.py": ("tests/backend/store", "tests/backend/services"),
     "backend/store/metrics.py": ("tests/backend/store", "tests/backend/services"),
-    "lora_alpha/analysis/collapse.py": ("tests/lora_alpha/analysis/test_verdicts.py",),
+    "lora_alpha/analysis/collapse.py": ("tests/backend/services/test_analysis_limits.py",),
     "lora_alpha/analysis/equivalence.py": ("tests/lora_alpha/analysis/test_verdicts.py",),
     "lora_alpha/analysis/recommend.py": ("tests/lora_alpha/analysis/test_verdicts.py",),
+    "lora_alpha/analysis/refine.py": ("tests/backend/services/test_analysis_limits.py",),
     "lora_alpha/analysis/rules.py": ("tests/lora_alpha/analysis/test_verdicts.py",),
 }
 

@@ -34,7 +34,7 @@ LARGE = (
     "scipy.integrate",
     "scipy.optimize",
     "scipy.stats",
-    "torch",
+    "torch._dynamo",
     "pydantic",
     "sqlalchemy.orm",
     "alembic.command",

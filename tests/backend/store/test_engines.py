@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -148,4 +149,11 @@ def test_sqlite_keeps_its_journal_and_checks_foreign_keys(tmp_path):
             assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
             assert connection.scalar(text("PRAGMA synchronous")) == 1  # NORMAL
             assert connection.scalar(text("PRAGMA foreign_keys")) == 1
+    store.close()
+
+
+def test_a_writer_waits_half_a_minute_for_another(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'waits.db'}")
+    with store.writer.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
     store.close()

@@ -31,6 +31,7 @@ PACK = [
     Configuration(**SHARED, rank=2, seed=1),
     Configuration(**{**SHARED, **MIXED}, rank=2),
     Configuration(**SHARED, rank=3),
+    Configuration(**SHARED, rank=3, seed=1),
 ]
 
 
@@ -79,8 +80,7 @@ def alone(optimizer: PackedOptimizer, index: int) -> tuple[torch.optim.Optimizer
     """``torch.optim`` on copies of one configuration's parameters, its numbers written out."""
     c, train = optimizer.configurations[index], optimizer.train
     parameters = [nn.Parameter(tensor.clone()) for tensor in own(optimizer, index, values(optimizer))]
-    rows = zip(optimizer.roles, optimizer.starts, optimizer.parameters, strict=True)
-    roles = [role for role, start, rows_of in rows if start <= index < start + len(rows_of)]
+    roles = (["weight"] if c.method == "full" else ["A", "B"]) * (len(set(optimizer.names)))
     groups = []
     for parameter, role in zip(parameters, roles, strict=True):
         on_b = role == "B"
