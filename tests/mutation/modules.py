@@ -1,7 +1,8 @@
 """Which modules are changed, and which tests have to notice.
 
 A module's tests are those at its mirrored path (``lora_alpha/analysis/optimum.py`` →
-``tests/lora_alpha/analysis/test_optimum*.py``) and whatever ``ALSO`` names.
+``tests/lora_alpha/analysis/test_optimum*.py``), those of its folder (``backend/services/jobs/held.py`` →
+``tests/backend/services/test_jobs*.py``) and whatever ``ALSO`` names for the module or its folder.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ WITH_CONSTANTS = (
     "lora_alpha/training/optimizers.py",
 )
 ALSO = {
+    "backend/services/jobs/": ("tests/backend/services",),
     "backend/store/engines.py": ("tests/backend/store",),
     "backend/store/jobs.py": ("tests/backend/store", "tests/backend/services"),
     "backend/store/metrics.py": ("tests/backend/store", "tests/backend/services"),
@@ -50,13 +52,14 @@ def found(patterns: tuple[str, ...]) -> list[str]:
 
 
 def tests_of(module: str) -> list[str]:
-    """Test files (or folders of them) whose failure counts as noticing a change of ``module``."""
-    mirrored = ROOT / "tests" / Path(module).parent
+    """Test files whose failure counts as noticing a change of ``module``, the likeliest first."""
+    path = Path(module)
+    mirrored = ROOT / "tests" / path.parent
     own = [
-        path.relative_to(ROOT).as_posix()
-        for path in sorted(
-            mirrored.glob(f"test_{Path(module).stem}*.py"), reverse=True
-        )  # quick "_exact" first
+        # In reverse, so that test_power_law_exact.py, which is quick, comes before test_power_law.py.
+        *sorted(mirrored.glob(f"test_{path.stem}*.py"), reverse=True),
+        *sorted(mirrored.parent.glob(f"test_{path.parent.name}*.py")),
     ]
-    also = ALSO.get(module, ())
-    return [*(path for path in own if not path.startswith(also)), *also]
+    for also in ALSO.get(module, ALSO.get(f"{path.parent}/", ())):
+        own += sorted((ROOT / also).rglob("test_*.py")) if (ROOT / also).is_dir() else [ROOT / also]
+    return [test.relative_to(ROOT).as_posix() for test in dict.fromkeys(own)]
