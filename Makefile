@@ -15,7 +15,7 @@ OTHER_VENV := .venv-$(OTHER)
 UNPINNED := torch|transformers|tokenizers|huggingface_hub|setuptools
 TORCH_TESTS := $(addprefix tests/lora_alpha/,trainer_callback training models curvature dynamics)
 
-.PHONY: demo up test test-all test-wheel test-torch check format bench tree constraints clean
+.PHONY: demo up test test-all test-wheel test-torch check format bench tree constraints clean mutate mutate-constants
 
 demo: $(VENV)/.installed
 	$(BIN)/lora-alpha demo $(ARGS)
@@ -57,6 +57,15 @@ constraints: $(VENV)/.installed-dev
 	$(BIN)/python -m pip list --format=freeze --exclude pip --exclude lora-alpha | sed 's/+.*//'; } > constraints.new
 	mv constraints.new constraints.txt
 
+# MODULE="lora_alpha/analysis/optimum.py …" for others than the guarded ones; see docs/mutation.md.
+MODULE ?=
+
+mutate: .venv-mutate/.installed
+	.venv-mutate/bin/python -m tests.mutation $(MODULE) $(ARGS)
+
+mutate-constants: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.mutation --constants $(MODULE) $(ARGS)
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -76,5 +85,13 @@ $(OTHER_VENV)/.installed: pyproject.toml constraints.txt
 	torch==$(TORCH) $(TRANSFORMERS:%=transformers==%) --editable '.[all,test]'
 	touch $@
 
+# mutmut beside, not in, what the tests and the constraints are made from.
+SITE := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
+.venv-mutate/.installed: $(VENV)/.installed-dev
+	$(PYTHON) -m venv .venv-mutate
+	.venv-mutate/bin/python $(INSTALL) --constraint constraints.txt --editable '.[mutate]'
+	$(BIN)/python $(SITE) > "$$(.venv-mutate/bin/python $(SITE))/tested.pth"
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-torch-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-mutate .venv-torch-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -73,6 +73,14 @@ def test_the_verdict_can_be_no(losses, verdict):
     assert schedules_verdict(items).startswith("No: of 1 comparisons none")
 
 
+@pytest.mark.parametrize(("share", "verdict"), [(1.01, "equivalent"), (0.99, "undecided")])
+def test_equivalence_is_claimed_at_five_percent_a_side(share: float, verdict: str) -> None:
+    """Three seeds that differ by -0.01, 0 and 0.01: the 90 % interval ends at 2.91999 · 0.01/√3."""
+    cells = make_cells([*runs("constant", {8.0: [1.0] * 3}), *runs("ramp", {8.0: [0.99, 1.0, 1.01]})])
+    (item,) = compare_schedules(cells, margin=share * 2.91999 * 0.01 / np.sqrt(3))
+    assert item.verdict == verdict
+
+
 def test_what_cannot_be_compared_says_why():
     ramp = runs("ramp", {16.0: [1.0, 1.0, 1.0]})
     (alone,) = compare_schedules(make_cells(ramp))
