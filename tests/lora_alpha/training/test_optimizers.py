@@ -182,7 +182,11 @@ def test_no_gradient_is_left_from_the_step_before() -> None:
 
 @pytest.mark.parametrize(
     ("unused", "said"),
-    [([1], "1 of the adapted layers (1): "), (range(1, 8), "7 of the adapted layers (1, 2, 3, 4, 5 …): ")],
+    [
+        ([1], "1 of the adapted layers (1): "),
+        (range(1, 6), "5 of the adapted layers (1, 2, 3, 4, 5): "),
+        (range(1, 7), "6 of the adapted layers (1, 2, 3, 4, 5 …): "),
+    ],
 )
 @pytest.mark.parametrize("use", [PackedOptimizer.gradient_norms, lambda optimizer: optimizer.step(1.0)])
 def test_a_layer_that_the_loss_does_not_reach_is_named(use: Any, unused: Sequence[int], said: str) -> None:
@@ -220,6 +224,13 @@ def test_a_state_is_a_copy_that_continues_bitwise(kind: str) -> None:
             assert torch.equal(now, then)
     second.freeze(0)
     assert first.state()["frozen"] == [1, 3]
+
+
+@pytest.mark.parametrize("moments", ["exp_avgs", "exp_avg_sqs"])
+def test_a_state_of_fewer_layers_is_refused(moments: str) -> None:
+    state = optimizer_of(spec()).state()
+    with pytest.raises(ValueError, match="shorter"):
+        optimizer_of(spec()).load_state({**state, moments: state[moments][:-1]})
 
 
 def test_the_optimizer_is_the_one_named() -> None:
