@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import functools
 import hashlib
 import json
 import sys
 import textwrap
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from tests.mutation.modules import GUARDED, ROOT, WITH_CONSTANTS, found, tests_of
 from tests.mutation.mutants import Mutant, diff, of_constants, of_functions
-from tests.mutation.trial import Outcome, attempt, digest_of_tests, load_large_libraries
+from tests.mutation.trial import Outcome, attempt, digest_of_test, digest_of_tests, load_large_libraries
 
 RESULTS = ROOT / ".mutation" / "results.jsonl"
 # A change may make a loop endless; a test that only became slower is given this much room.
@@ -85,8 +85,8 @@ def _report(module: str, source: str, counted: list[Mutant], known: _Known, *, w
 class _Known:
     """Results of one module: a line of JSON each, appended under a lock, valid for one source and its tests.
 
-    A change that was noticed stays noticed while the test file that did so is the same; one that was not is
-    tried again when any test changes.
+    A change that was noticed stays noticed while the test that did so is the same; one that was not is tried
+    again when any test changes.
     """
 
     def __init__(self, module: str, source: str, tests: list[str]) -> None:
@@ -94,31 +94,26 @@ class _Known:
         self.source = hashlib.sha256(source.encode()).hexdigest()[:16]
         self.tests = digest_of_tests(tests)
         self.found: dict[str, str] = {}
-        digests: dict[str, str] = {}
+        digest = functools.cache(digest_of_test)
         for line in RESULTS.read_text().splitlines() if RESULTS.exists() else []:
             item: dict[str, Any] = json.loads(line)
             if (item["module"], item["source"]) != (module, self.source):
                 continue
-            file = item["by"].partition("::")[0]
-            if file and file not in digests:
-                digests[file] = digest_of_tests([file]) if Path(ROOT / file).exists() else ""
-            same = item["file_tests"] == digests[file] if file else item["tests"] == self.tests
-            if same:
+            by = item["by"]
+            if item["tests"] == (digest(by) if by else self.tests):
                 self.found[item["mutant"]] = item["result"]
 
     def get(self, mutant: Mutant) -> str | None:
         return self.found.get(mutant.name)
 
     def add(self, mutant: str, outcome: Outcome) -> None:
-        file = outcome.by.partition("::")[0]
         item = {
             "module": self.module,
             "source": self.source,
-            "tests": self.tests,
             "mutant": mutant,
             "result": outcome.result,
             "by": outcome.by,
-            "file_tests": digest_of_tests([file]) if file else "",
+            "tests": digest_of_test(outcome.by) if outcome.by else self.tests,
         }
         RESULTS.parent.mkdir(exist_ok=True)
         with RESULTS.open("a") as file_of_results:

@@ -8,6 +8,7 @@ test starts see the module unchanged.
 
 from __future__ import annotations
 
+import ast
 import gc
 import hashlib
 import importlib
@@ -189,14 +190,32 @@ def _run(module: str, source: str, tests: Sequence[str], writer: int) -> None:
 
 
 def digest_of_tests(tests: Sequence[str]) -> str:
-    """Changes whenever a test, or a file beside or above it that it may use, changes."""
-    files: set[Path] = set()
-    for test in tests:
-        path = ROOT / test
-        files |= set(path.rglob("*.py")) if path.is_dir() else {path}
-        folder = path if path.is_dir() else path.parent
-        while folder != ROOT:
-            files |= {file for file in folder.glob("*.py") if not file.name.startswith("test_")}
-            folder = folder.parent
-    text = b"".join(file.read_bytes() for file in sorted(files))
-    return hashlib.sha256(text).hexdigest()[:16]
+    """Changes whenever one of the files ``tests``, or a file beside or above it that it may use, changes."""
+    files = {ROOT / test for test in tests}
+    return _digest(_support(files) | {str(file): file.read_text() for file in files})
+
+
+def digest_of_test(name: str) -> str:
+    """The same for one test, ``file::function[case]``: other tests of its file do not matter."""
+    file, _, function = name.partition("::")
+    path, function = ROOT / file, function.partition("[")[0]
+    if not path.exists():
+        return ""
+    text = path.read_text()
+    kept = [
+        ast.get_source_segment(text, node) or ""
+        for node in ast.parse(text).body
+        if not (isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and node.name != function)
+    ]
+    return _digest(_support({path}) | {file: "\n".join(kept)})
+
+
+def _support(files: set[Path]) -> dict[str, str]:
+    """The files beside and above ``files`` that hold no tests: fixtures, planted data."""
+    folders = {folder for file in files for folder in file.parents if ROOT in folder.parents}
+    found = {path for folder in folders for path in folder.glob("*.py") if not path.name.startswith("test_")}
+    return {str(path): path.read_text() for path in found}
+
+
+def _digest(texts: dict[str, str]) -> str:
+    return hashlib.sha256("\0".join(texts[name] for name in sorted(texts)).encode()).hexdigest()[:16]
