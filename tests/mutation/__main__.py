@@ -32,6 +32,7 @@ def main() -> int:
         "--minutes", type=float, default=None, help="stop after this long; run again to go on"
     )
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time")
+    parser.add_argument("--every", type=int, default=1, help="only each n-th change: an estimate")
     parser.add_argument("--report", action="store_true", help="try nothing, print what is known")
     arguments = parser.parse_args()
     modules = arguments.modules or found(WITH_CONSTANTS if arguments.constants else GUARDED)
@@ -39,19 +40,17 @@ def main() -> int:
     if not arguments.report:
         load_large_libraries()
     incomplete = [
-        module
-        for module in modules
-        if not _module(module, arguments.constants, arguments.jobs, 0.0 if arguments.report else deadline)
+        module for module in modules if not _module(module, arguments, 0.0 if arguments.report else deadline)
     ]
     if incomplete and not arguments.report:
         _say(f"time is up: run again for the rest of {', '.join(incomplete)}")
     return 0
 
 
-def _module(module: str, constants: bool, jobs: int, deadline: float) -> bool:
+def _module(module: str, arguments: argparse.Namespace, deadline: float) -> bool:
     source = (ROOT / module).read_text()
-    mutants = list((of_constants if constants else of_functions)(source))
-    counted = [mutant for mutant in mutants if not mutant.message]
+    mutants = list((of_constants if arguments.constants else of_functions)(source))
+    counted = [mutant for mutant in mutants if not mutant.message][:: arguments.every]
     if not counted:
         return True
     tests = tests_of(module)
@@ -66,9 +65,9 @@ def _module(module: str, constants: bool, jobs: int, deadline: float) -> bool:
             sys.exit(f"{module}: {plain.by or 'its tests'} fails without any change")
         todo = ((m.name, m.write()) for m in missing if time.monotonic() < deadline)
         limit_s = ROOM_S + ROOM * plain.seconds
-        for name, outcome in attempt(module, todo, tests, jobs=jobs, limit_s=limit_s):
+        for name, outcome in attempt(module, todo, tests, jobs=arguments.jobs, limit_s=limit_s):
             known.add(name, outcome)
-    _report(module, source, counted, known, words=len(mutants) - len(counted))
+    _report(module, source, counted, known, words=sum(mutant.message for mutant in mutants))
     return all(known.get(mutant) is not None for mutant in counted)
 
 
