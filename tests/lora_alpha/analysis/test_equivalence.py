@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 from scipy import stats
 
-from lora_alpha.analysis.cells import CellStats, RunOutcome, make_cells
+from lora_alpha.analysis.cells import Cell, RunOutcome, make_cells
 from lora_alpha.analysis.equivalence import Equivalence, compare_routes
 
 Losses = dict[int, float | None]
@@ -18,7 +18,7 @@ CORNER: Losses = {0: 5.0, 1: 5.0, 2: 5.0}
 T_90_TWO, T_95_TWO = 2.91999, 4.30265
 
 
-def grid(points: dict[tuple[float, float], Losses], **changes: object) -> list[CellStats]:
+def grid(points: dict[tuple[float, float], Losses], **changes: object) -> list[Cell]:
     """Cells by (α, η), one loss a seed (None: diverged), in the opposite of their usual order."""
     runs = [
         RunOutcome("lora", 4, alpha, alpha / 4, lr, seed, "finished", loss, diverged=loss is None)

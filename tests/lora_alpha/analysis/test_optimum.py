@@ -143,16 +143,19 @@ def test_an_optimum_by_hand() -> None:
     expected = Optimum(
         method="lora",
         rank=4,
-        fixed=1e-3,
+        lr=1e-3,
+        alpha=None,
         lr_ratio=2.0,
         target="alpha",
         value=32.0,
         low=pytest.approx(2 ** (5 - error)),
         high=pytest.approx(2 ** (5 + error)),
+        scale=8.0,
         basin_low=pytest.approx(2 ** (5 - basin)),
         basin_high=pytest.approx(2 ** (5 + basin)),
         basin_open_low=False,
         basin_open_high=False,
+        basin_octaves=pytest.approx(2 * basin),
         loss=1.0625,
         censored="",
         bound_low=None,
@@ -163,7 +166,6 @@ def test_an_optimum_by_hand() -> None:
     )
     assert find_optimum(cells) == expected
     assert find_optima(cells) == [expected]
-    assert find_optima(cells)[0].basin_octaves == pytest.approx(2 * basin)
 
 
 def test_an_optimum_over_lr_is_that_of_its_alpha() -> None:
@@ -173,7 +175,8 @@ def test_an_optimum_over_lr_is_that_of_its_alpha() -> None:
     ]
     full = [RunOutcome("full", None, None, None, 2.0**-k, 0, "finished", 1.0) for k in range(3, 8)]
     (found,) = find_optima(make_cells([*full, *runs]), target="lr")
-    assert (found.target, found.fixed, found.value) == ("lr", 8.0, 2.0**-5)
+    assert (found.target, found.alpha, found.lr, found.value) == ("lr", 8.0, None, 2.0**-5)
+    assert (found.fixed, found.scale) == (8.0, 2.0)
 
 
 def test_three_cells_are_enough_to_ask() -> None:

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
+from lora_alpha.analysis.law import Law, fit_law, laws_through
 from lora_alpha.analysis.optimum import Optimum
-from lora_alpha.analysis.power_law import Law, LawFit, Spread, fit_law, fit_laws
+from lora_alpha.analysis.power_law import LawFit, Spread
 
 POINT = Optimum(
-    "rslora", 1, 3e-4, 2.0, "alpha", 1, None, None, 1, 2, False, False, 1, "", None, None, 3, 1, {}
-)
+    method="rslora", rank=1, lr=3e-4, alpha=None, lr_ratio=2.0, target="alpha", value=1, low=None, high=None,
+    scale=1, basin_low=1, basin_high=2, basin_open_low=False, basin_open_high=False, basin_octaves=1, loss=1,
+    censored="", bound_low=None, bound_high=None, num_seeds=3, num_diverged=1,
+)  # fmt: skip
 T1 = 12.7062047  # Student's t at 97.5 % with one degree of freedom
 T2 = 4.3026527
 
@@ -77,8 +80,7 @@ def test_a_law_by_hand() -> None:
         coefficient=pytest.approx(2 ** (7 / 6)),
         coefficient_low=pytest.approx(2 ** (7 / 6 - half_c)),
         coefficient_high=pytest.approx(2 ** (7 / 6 + half_c)),
-        scatter=pytest.approx(math.sqrt(1 / 18)),
-        spreads=(),
+        scatter_octaves=pytest.approx(math.sqrt(1 / 18)),
     )
     seeds, line = fit.spreads
     assert (seeds.freedom, line.freedom) == (1, 1)
@@ -89,21 +91,26 @@ def test_a_law_by_hand() -> None:
     np.testing.assert_allclose(np.log2(value), centre)
     np.testing.assert_allclose(np.log2(low), centre - half)
     np.testing.assert_allclose(np.log2(high), centre + half)
-    assert law == Law(
+    assert dataclasses.replace(law, band=None, rivals=(), verdict="") == Law(
         method="rslora",
-        fixed=3e-4,
+        lr=3e-4,
+        alpha=None,
         lr_ratio=2.0,
         target="alpha",
-        optima=tuple(points(y, up, down)),
         fit=fit,
         fit_uncensored=fit,
+        band=None,
+        optima=tuple(points(y, up, down)),
         models=(),
+        rules=(),
+        rivals=(),
         num_ranks=3,
         num_censored=0,
         num_seeds=3,
         num_diverged=3,
         num_excluded=0,
         reasons=(),
+        verdict="",
     )
 
 
@@ -126,22 +133,22 @@ def test_each_curve_has_its_own_law() -> None:
     others: list[dict[str, object]] = [
         {"method": "lora"},
         {"lr_ratio": 1.0},
-        {"fixed": 1e-4},
+        {"lr": 1e-4},
         {},
-        {"target": "lr"},
+        {"target": "lr", "lr": None, "alpha": 8.0},
     ]
     optima = [
         dataclasses.replace(point, **changes)  # type: ignore[arg-type]
         for changes in others[::-1]
         for point in points([1.0, 2.0, 3.0])
     ]
-    found = [(law.method, law.lr_ratio, law.fixed, law.target, law.num_ranks) for law in fit_laws(optima)]
+    found = [(law.method, law.lr_ratio, law.fixed, law.target, law.num_ranks) for law in laws_through(optima)]
     assert found == [
         ("lora", 2.0, 3e-4, "alpha", 3),
         ("rslora", 1.0, 3e-4, "alpha", 3),
         ("rslora", 2.0, 1e-4, "alpha", 3),
         ("rslora", 2.0, 3e-4, "alpha", 3),
-        ("rslora", 2.0, 3e-4, "lr", 3),
+        ("rslora", 2.0, 8.0, "lr", 3),
     ]
 
 
@@ -201,7 +208,7 @@ CENSORED = [
 def test_a_censored_law_is_the_most_likely_one() -> None:
     law = fit_law(CENSORED)
     fit = fit_of(law)
-    found = [math.log2(fit.coefficient), fit.exponent, fit.scatter]
+    found = [math.log2(fit.coefficient), fit.exponent, fit.scatter_octaves]
     best = log_likelihood(CENSORED, *found)
     for index in range(3):
         for step in (-3e-3, 3e-3):
@@ -243,7 +250,7 @@ def test_two_optima_and_an_edge_leave_no_freedom_to_the_line() -> None:
 
 
 def test_optima_on_a_line_scatter_by_the_least_that_can_be_told_from_zero() -> None:
-    assert fit_of(fit_law([*points([1.0, 2.0, 3.0]), edge(3, 3.5, 4.5)])).scatter == pytest.approx(
+    assert fit_of(fit_law([*points([1.0, 2.0, 3.0]), edge(3, 3.5, 4.5)])).scatter_octaves == pytest.approx(
         0.02, rel=1e-3
     )
 

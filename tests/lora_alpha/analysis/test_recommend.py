@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lora_alpha.analysis.optimum import find_optima
-from lora_alpha.analysis.power_law import fit_laws
+from lora_alpha.analysis.law import fit_laws
 from lora_alpha.analysis.recommend import recommend
 from lora_alpha.errors import FitError
 from tests.lora_alpha.analysis.planted import LR, planted_cells
@@ -13,7 +12,7 @@ from tests.lora_alpha.analysis.planted import LR, planted_cells
 @pytest.mark.parametrize("direction", [1, -1])
 def test_a_learning_rate_is_answered_up_to_ten_times_off_the_swept(direction: int) -> None:
     cells = planted_cells(np.random.default_rng(0), num_seeds=3, noise=0, shared=0, own=0)
-    laws = fit_laws(find_optima(cells))
+    laws = fit_laws(cells)
     near, far = LR * 9.9**direction, LR * 10.1**direction
     assert recommend(laws, cells, rank=4, lr=near).alpha == pytest.approx(256 * LR / near, rel=1e-6)
     with pytest.raises(FitError, match="more than 10 times off the swept 0.0002"):
