@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from lora_alpha.analysis.cells import Cell, RunOutcome, make_cells
-from lora_alpha.analysis.equivalence import Equivalence, compare_routes
+from lora_alpha.analysis.equivalence import Equivalence, compare_routes, overall_verdict
 
 Losses = dict[int, float | None]
 CORNER: Losses = {0: 5.0, 1: 5.0, 2: 5.0}
@@ -157,3 +157,10 @@ def test_the_reason_names_figures_and_the_end_of_the_grid() -> None:
         "the α route's loss is lower: -50.0% (95 % interval -50.0% to -50.0%)"
         "; the largest α measured is the best: extend the grid"
     )
+
+
+def test_ranks_that_disagree_have_no_verdict_in_common() -> None:
+    same, other = compare((1.0, 1.0), (1.0, 1.0)), compare((0.75, 0.75), (1.25, 1.25))
+    assert overall_verdict([same, same]) == ("equivalent", [])
+    assert overall_verdict([same, other, same]) == ("mixed", ["ranks disagree: alpha_better, equivalent"])
+    assert overall_verdict([]) == ("not_enough_data", ["no cell of this sweep has a rank and an α"])

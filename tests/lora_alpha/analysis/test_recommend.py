@@ -17,3 +17,9 @@ def test_a_learning_rate_is_answered_up_to_ten_times_off_the_swept(direction: in
     assert recommend(laws, cells, rank=4, lr=near).alpha == pytest.approx(256 * LR / near, rel=1e-6)
     with pytest.raises(FitError, match="more than 10 times off the swept 0.0002"):
         recommend(laws, cells, rank=4, lr=far)
+
+
+@pytest.mark.parametrize(("num_seeds", "warned"), [(2, ("only 2 seeds: take at least 3",)), (3, ())])
+def test_fewer_than_three_seeds_earn_a_warning(num_seeds: int, warned: tuple[str, ...]) -> None:
+    cells = planted_cells(np.random.default_rng(0), num_seeds=num_seeds, noise=0, shared=0, own=0)
+    assert recommend(fit_laws(cells), cells, rank=4).warnings == warned
