@@ -15,8 +15,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import run_stack  # noqa: E402
 
-pytestmark = pytest.mark.slow
-
 # About 4 s of work on two workers: long enough to be hit in the middle, with several checkpoints.
 REQUEST = {
     "workload": "mlp",
@@ -35,6 +33,7 @@ def test_kill_9_of_every_worker_and_runner_in_mid_sweep(tmp_path):
     _check_recovery(tmp_path, {})
 
 
+@pytest.mark.slow
 @pytest.mark.services
 def test_kill_9_on_postgresql_and_redis(tmp_path, team):
     _check_recovery(tmp_path, team)
@@ -58,6 +57,7 @@ def _check_recovery(tmp_path: Path, settings: dict[str, str]) -> None:
         assert stack.history(stormy.id) == stack.history(calm.id)
 
 
+@pytest.mark.slow
 def test_a_suspended_runner_loses_its_job_and_cannot_write_any_more(tmp_path):
     with run_stack(tmp_path / "home", **SETTINGS) as stack, stack.client() as client:
         calm, stormy = client.create_sweep(REQUEST), client.create_sweep(REQUEST)
@@ -84,6 +84,7 @@ def test_cancel_takes_effect_within_three_seconds(tmp_path):
         assert ended.counts.cancelled == ended.counts.total
 
 
+@pytest.mark.slow
 def test_pause_and_resume_keep_what_was_done(tmp_path):
     with run_stack(tmp_path / "home") as stack, stack.client() as client:
         sweep = client.create_sweep(REQUEST)
