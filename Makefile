@@ -15,7 +15,7 @@ OTHER_VENV := .venv-$(OTHER)
 UNPINNED := torch|transformers|tokenizers|huggingface_hub|setuptools
 TORCH_TESTS := $(addprefix tests/lora_alpha/,trainer_callback training models curvature dynamics)
 
-.PHONY: demo up test test-all test-wheel test-torch mutate mutate-constants check format bench tree constraints clean
+.PHONY: demo up test test-all test-wheel test-torch check format bench tree constraints clean mutate mutate-constants
 
 demo: $(VENV)/.installed
 	$(BIN)/lora-alpha demo $(ARGS)
@@ -60,8 +60,8 @@ constraints: $(VENV)/.installed-dev
 # MODULE="lora_alpha/analysis/optimum.py …" for others than the guarded ones; see docs/mutation.md.
 MODULE ?=
 
-mutate: $(VENV)/.installed-mutate
-	$(BIN)/python -m tests.mutation $(MODULE) $(ARGS)
+mutate: .venv-mutate/.installed
+	.venv-mutate/bin/python -m tests.mutation $(MODULE) $(ARGS)
 
 mutate-constants: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.mutation --constants $(MODULE) $(ARGS)
@@ -85,9 +85,13 @@ $(OTHER_VENV)/.installed: pyproject.toml constraints.txt
 	torch==$(TORCH) $(TRANSFORMERS:%=transformers==%) --editable '.[all,test]'
 	touch $@
 
-$(VENV)/.installed-mutate: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[mutate]'
+# mutmut beside, not in, what the tests and the constraints are made from.
+SITE := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
+.venv-mutate/.installed: $(VENV)/.installed-dev
+	$(PYTHON) -m venv .venv-mutate
+	.venv-mutate/bin/python $(INSTALL) --constraint constraints.txt --editable '.[mutate]'
+	$(BIN)/python $(SITE) > "$$(.venv-mutate/bin/python $(SITE))/tested.pth"
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-torch-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-mutate .venv-torch-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

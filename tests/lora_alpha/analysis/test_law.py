@@ -52,6 +52,8 @@ def test_the_band_goes_a_little_beyond_the_ranks() -> None:
 def test_rules_and_rivals_are_about_alpha() -> None:
     (law,) = fit_laws(make_cells(outcomes((1, 2, 4))))
     assert {(cost.rule, cost.rank) for cost in law.rules} >= {("α = 32", 1), ("α = 32", 4)}
+    faster_b = [dataclasses.replace(run, lr_ratio=2.0) for run in outcomes((1, 2, 4))]
+    assert fit_laws(make_cells(faster_b))[0].rules == law.rules
     assert law.rivals[0].name.startswith("α ∝ r")
     assert law.verdict.startswith("p = 1.00, 95 % interval 1.00 to 1.00: this sweep contradicts p = 1/2.")
     runs = [
@@ -84,6 +86,10 @@ def test_rules_and_rivals_are_about_alpha() -> None:
         (
             {"exponent_high": None},
             "p = 0.50 without an interval: one seed cannot support or contradict p = 1/2.",
+        ),
+        (
+            {"bend": 0.1, "bend_low": -0.05, "bend_high": 0.25},
+            "p = 0.50, 95 % interval 0.40 to 0.60: consistent with √r on this sweep.",
         ),
         (
             {"bend": 0.1, "bend_low": 0.05, "bend_high": 0.15},
