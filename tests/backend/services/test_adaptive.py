@@ -145,6 +145,8 @@ def test_whoever_comes_later_finds_it_decided(store: Store, settings: Settings, 
     # As one does that saw the search used up just before the other added its runs.
     assert adaptive._refine(store, settings, sweep.id, now=NOW) is False
     assert sweeps.read(store, sweep.id, now=NOW).counts.total == total
+    with store.read() as session:  # the runs of the one before are still to be looked at
+        assert session.get_one(SweepRow, sweep.id).refinement_due
 
 
 def test_a_search_that_cannot_be_decided_keeps_no_other_waiting(

@@ -17,15 +17,15 @@ NOW = 1_800_000_000.0
 
 
 def all_pages(read: Callable[[str | None], Page[Any]], *, num_rows: int) -> list[str]:
-    """Ids of every page's rows; fails where more pages come than there are rows."""
+    """Ids of every page's rows; fails where more pages come than there are rows, or an empty one."""
     ids: list[str] = []
     cursor: str | None = None
     for _ in range(num_rows + 1):
         page = read(cursor)
         ids += [item.id for item in page.items]
+        assert page.items, "the page before said that there were more rows"
         if page.next is None:
             return ids
-        assert page.items, "a page that is followed by another has rows"
         cursor = page.next
     pytest.fail(f"{num_rows} rows take more than {num_rows + 1} pages: it pages for ever")
 
