@@ -37,6 +37,7 @@ def test_uneven_grids_have_the_same_vertex() -> None:
     found = find_optimum(cells_of({alpha: [loss(alpha)] for alpha in (4.0, 24.0, 50.0, 512.0)}))
     assert found is not None
     assert math.log2(found.value) == pytest.approx(5.3, rel=1e-12)
+    assert found.scale == pytest.approx(2**5.3 / 4)
 
 
 @pytest.mark.parametrize(
