@@ -23,22 +23,31 @@ class Registry(Mapping[str, T]):
 
     Packages are looked for when the registry is first read, not when it is made: theirs may import ours. An
     offer that cannot be used (its import fails, its name is taken or is not the object's own, its type is
-    another) is left out: one warning in the log names all of them with the reason, and nothing is raised.
+    another, a check fails) is left out: one warning in the log names all of them with the reason, and
+    nothing is raised.
 
     Args:
         group: Name of the entry points' group.
         kind: What an offer must be an instance of.
         builtin: The project's own objects, which no package can replace.
         name_of: An object's own name, which must be that of its entry point.
+        check: Raises whatever it likes if an offer cannot be used after all.
     """
 
     def __init__(
-        self, group: str, kind: type[T], builtin: Mapping[str, T], *, name_of: Callable[[T], str]
+        self,
+        group: str,
+        kind: type[T],
+        builtin: Mapping[str, T],
+        *,
+        name_of: Callable[[T], str],
+        check: Callable[[T], object] = lambda _: None,
     ) -> None:
         self.group = group
         self._kind = kind
         self._builtin = dict(builtin)
         self._name_of = name_of
+        self._check = check
         self._found: dict[str, T] | None = None
         self._lock = threading.RLock()
 
@@ -88,6 +97,7 @@ class Registry(Mapping[str, T]):
         own = self._name_of(loaded)
         if own != offer.name:
             raise _Unusable(f"the object calls itself {own!r}: both names must be the same")
+        self._check(loaded)
         return loaded
 
 

@@ -1,6 +1,8 @@
 """Workload descriptions without torch: what the API lists, the form shows and the planner estimates.
 
-The code that trains them lives in ``lora_alpha/workloads`` under the same names.
+Each file here has a tuple of entries, and each entry names the class that trains it (most of them are in
+``lora_alpha/workloads``). Another installed package adds a workload by an entry point in the group
+``lora_alpha.workloads``: ``docs/your-workload.md``.
 """
 
 from lora_alpha.catalog.builtin import BUILTIN
@@ -9,13 +11,18 @@ from lora_alpha.catalog.builtin_text import TEXT
 from lora_alpha.catalog.entry import SweepDefaults, WorkloadInfo
 from lora_alpha.catalog.huggingface import HUGGING_FACE
 from lora_alpha.catalog.huggingface_encoders import ENCODERS
+from lora_alpha.entry_points import Registry
 from lora_alpha.errors import FieldProblem, InvalidSpec
 
 __all__ = ["WORKLOADS", "SweepDefaults", "WorkloadInfo", "workload_info"]
 
-WORKLOADS: dict[str, WorkloadInfo] = {
-    info.name: info for info in (*BUILTIN, *TEXT, *IMAGE, *HUGGING_FACE, *ENCODERS)
-}
+WORKLOADS: Registry[WorkloadInfo] = Registry(
+    "lora_alpha.workloads",
+    WorkloadInfo,
+    {info.name: info for info in (*BUILTIN, *TEXT, *IMAGE, *HUGGING_FACE, *ENCODERS)},
+    name_of=lambda info: info.name,
+    check=lambda info: info.options.model_json_schema(),  # what the API lists and the form shows
+)
 
 
 def workload_info(name: str) -> WorkloadInfo:

@@ -54,6 +54,7 @@ MLP = WorkloadInfo(
         batch_size=64,
         dynamics_every=60,  # at rank 64 a watched step costs as much as four
     ),
+    implementation="lora_alpha.workloads.mlp:MlpWorkload",
     seconds_per_step=1.0e-3,
 )
 
@@ -73,6 +74,7 @@ DIGITS = WorkloadInfo(
         steps=300,
         batch_size=64,
     ),
+    implementation="lora_alpha.workloads.digits:DigitsWorkload",
     seconds_per_step=3.0e-4,
 )
 

@@ -48,6 +48,7 @@ CLIP = WorkloadInfo(
     defaults=SweepDefaults(
         ranks=[1, 2, 4, 8, 16, 32], alphas=powers_of_two(7, 13), steps=200, batch_size=32, eval_every=50
     ),
+    implementation="lora_alpha.workloads.clip:ClipWorkload",
     seconds_per_step=6.0e-3,
     tokens_per_example=8,
     pack_limit=16,

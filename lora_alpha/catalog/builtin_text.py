@@ -101,6 +101,7 @@ CHARLM = WorkloadInfo(
     defaults=SweepDefaults(
         ranks=[1, 2, 4, 8, 16, 32], alphas=powers_of_two(6, 12), steps=120, batch_size=8, eval_every=40
     ),
+    implementation="lora_alpha.workloads.charlm:CharLMWorkload",
     seconds_per_step=1.1e-2,
     tokens_per_example=32,
     pack_limit=6,
@@ -118,6 +119,7 @@ CARRY = WorkloadInfo(
     defaults=SweepDefaults(
         ranks=[1, 2, 4, 8, 16, 32], alphas=powers_of_two(7, 13), steps=150, batch_size=32, eval_every=50
     ),
+    implementation="lora_alpha.workloads.carry:CarryWorkload",
     seconds_per_step=9.0e-3,
     tokens_per_example=11,
     pack_limit=8,
@@ -141,6 +143,7 @@ MOD_RL = WorkloadInfo(
         batch_size=8,
         lr_schedule="constant",
     ),
+    implementation="lora_alpha.workloads.mod_rl:ModRLWorkload",
     seconds_per_step=1.6e-3,
     tokens_per_example=4,
     pack_limit=64,

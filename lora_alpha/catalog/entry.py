@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from lora_alpha.spec import DType, LearningRate, Positive, Rank, Seed, TrainSettings
 
@@ -40,9 +41,9 @@ class Footprint:
     train_flops_per_token: float = 0.0
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class WorkloadInfo:
-    """One workload as people see it.
+    """One workload as people see it; a field of another type is refused, since packages make them, too.
 
     Attributes:
         name: Key in requests; also the item's id in the API.
@@ -55,12 +56,14 @@ class WorkloadInfo:
         options: Pydantic model of ``workload_options``; every field has a description, and a default unless
             only the user knows it (a model, a file).
         defaults: Sweep defaults.
+        implementation: ``module:class`` of the ``Workload`` that trains it; imported when it is needed.
         seconds_per_step: Rough seconds for one configuration's optimiser step in a full pack on one
             CPU core at the default options: for time estimates before any run was measured.
         tokens_per_example: Rows that one example puts through each adapted layer; for pack sizes.
         pack_limit: Most configurations that one pack may hold.
         footprint_of: What it needs at given options (an instance of ``options``) and dtype, where they
             decide; None where ``tokens_per_example`` says all. Torch-free and quick: it runs in the API.
+        reads_files: Whether options name files: the implementation is told as ``roots`` where they may lie.
         auto_class: transformers' class that loads the base, of a workload on a model of the user's own.
         task_type: PEFT's name of what its adapters are for; None: of no task that PEFT knows.
     """
@@ -74,10 +77,12 @@ class WorkloadInfo:
     forgetting: str
     options: type[BaseModel]
     defaults: SweepDefaults
+    implementation: str
     seconds_per_step: float
     tokens_per_example: int = 1
     pack_limit: int = 64
     footprint_of: Callable[[Any, DType], Footprint] | None = None
+    reads_files: bool = False
     auto_class: str | None = None
     task_type: str | None = None
 

@@ -148,10 +148,12 @@ HF_SFT = WorkloadInfo(
         batch_size=8,
         eval_every=50,
     ),
+    implementation="lora_alpha.workloads.huggingface.sft:SFTWorkload",
     seconds_per_step=1.0,
     tokens_per_example=512,
     pack_limit=16,
     footprint_of=causal_lm_footprint,
+    reads_files=True,
     auto_class="AutoModelForCausalLM",
     task_type="CAUSAL_LM",
 )
@@ -164,6 +166,7 @@ HF_REASONING_SFT = replace(
     summary="A causal language model learns to reason from questions with worked solutions, as in GSM8K.",
     metric="held-out cross-entropy of the solution, nats per token",
     options=ReasoningSFTOptions,
+    implementation="lora_alpha.workloads.huggingface.sft:ReasoningSFTWorkload",
 )
 
 HF_RL = replace(
@@ -182,6 +185,7 @@ HF_RL = replace(
         batch_size=4,
         lr_schedule="constant",
     ),
+    implementation="lora_alpha.workloads.huggingface.rl:RLWorkload",
     seconds_per_step=10.0,
     tokens_per_example=8 * 512,
     footprint_of=rl_footprint,

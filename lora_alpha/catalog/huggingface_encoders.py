@@ -134,10 +134,12 @@ HF_CLASSIFY = WorkloadInfo(
     forgetting="‖h − h0‖²/‖h0‖² of the last hidden states against the frozen base's, on held-out texts",
     options=ClassificationOptions,
     defaults=SweepDefaults(ranks=[2, 8, 32], alphas=powers_of_two(4, 12), steps=200, batch_size=16),
+    implementation="lora_alpha.workloads.huggingface.classification:ClassificationWorkload",
     seconds_per_step=0.5,
     tokens_per_example=128,
     pack_limit=16,
     footprint_of=causal_lm_footprint,
+    reads_files=True,
     # No task type: PEFT's SEQ_CLS takes the head as a whole, an adapter has single layers of it.
     auto_class="AutoModelForSequenceClassification",
 )
@@ -152,10 +154,12 @@ HF_CLIP = WorkloadInfo(
     forgetting="1 − mean cosine similarity with the frozen base's embeddings, on held-out pairs",
     options=DualEncoderOptions,
     defaults=SweepDefaults(ranks=[2, 8, 32], alphas=powers_of_two(4, 12), steps=200, batch_size=32),
+    implementation="lora_alpha.workloads.huggingface.dual_encoder:DualEncoderWorkload",
     seconds_per_step=5.0,
     tokens_per_example=127,  # 50 of a 224-pixel picture in patches of 32, 77 of a caption
     pack_limit=8,
     footprint_of=dual_encoder_footprint,
+    reads_files=True,
     # No task type: PEFT's FEATURE_EXTRACTION passes inputs_embeds, which a model of two towers does not take.
     auto_class="AutoModel",
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,8 +31,7 @@ def tensors_at_start(
     ``init_adapter`` is the adapter that its sweep starts from, if it names one.
     """
     model = workload.build_model(device=device, dtype=dtype)
-    patterns: dict[str, Any] = getattr(workload, "patterns", dict)()
-    adapters = inject(model, workload.targets(model), [configuration], **patterns)
+    adapters = inject(model, workload.targets(model), [configuration], **workload.patterns())
     if init_adapter is not None:
         start_from(adapters, init_adapter)
     return adapters.export()[0]

@@ -31,7 +31,7 @@ from lora_alpha.training.records import (
     TrainingEvent,
 )
 from lora_alpha.training.schedules import AlphaFactors, lr_factor
-from lora_alpha.workloads.base import Batch, Workload
+from lora_alpha.workloads.base import Workload
 
 # A held-out loss this many times the untrained one (or the whole scale of the metric) is a divergence: no
 # configuration that got there has come back within a sweep's horizon, and averaging it would drown its cell.
@@ -77,12 +77,6 @@ def train_pack(
     yield from session.run(wants_checkpoint)
 
 
-def _whole(batch: Batch, *, num_configs: int) -> list[Batch]:
-    """A workload that does not cut its batches has one part."""
-    del num_configs
-    return [batch]
-
-
 class _Session:
     """One pack in training. Arrays of this class are in the caller's order, tensors in pack order."""
 
@@ -99,13 +93,12 @@ class _Session:
         self.train = train
         self.device = device
         self.model = workload.build_model(device=device, dtype=DTYPES[train.dtype])
-        patterns: dict[str, Any] = getattr(workload, "patterns", dict)()
         self.adapters: PackedAdapters = inject(
             self.model,
             workload.targets(self.model),
             configurations,
             dropout=train.lora_dropout,
-            **patterns,
+            **workload.patterns(),
         )
         if init_adapter is not None:
             start_from(self.adapters, init_adapter)
@@ -176,7 +169,7 @@ class _Session:
         batch = self.workload.batch(
             self.model, step=self.step, seeds=self.seeds, batch_size=self.train.batch_size
         )
-        parts = getattr(self.workload, "micro_batches", _whole)(batch, num_configs=self.num_configs)
+        parts = self.workload.micro_batches(batch, num_configs=self.num_configs)
         losses_N = torch.zeros(self.num_configs, dtype=torch.float64, device=self.device)
         for index, part in enumerate(parts):
             # Around the backward pass too: gradient checkpointing computes layers again.

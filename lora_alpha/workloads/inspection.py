@@ -1,32 +1,14 @@
-"""What a prepared workload turns out to be: model, layers, data. The checks that need files or torch."""
+"""What a model and the layers to adapt turn out to be."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from lora_alpha.models.targets import check_targets, linear_weight
-from lora_alpha.workloads.base import Workload
 
 NUM_QUOTED_TARGETS = 8
-
-
-def inspect_workload(workload: Workload) -> dict[str, Any]:
-    """Facts about a prepared workload, JSON-able.
-
-    A workload that knows more than its model (``findings() -> dict``) is asked; it builds what it needs.
-
-    Raises:
-        InvalidSpec: If something is found that would stop a run.
-    """
-    findings = getattr(workload, "findings", None)
-    if findings is not None:
-        found: dict[str, Any] = findings()
-        return found
-    model = workload.build_model(device=torch.device("cpu"), dtype=torch.float32)
-    return {**describe_model(model, workload.targets(model)), "warnings": []}
 
 
 def describe_model(model: nn.Module, targets: list[str]) -> dict[str, Any]:

@@ -6,14 +6,13 @@ Shapes: N configurations, B examples, W width, O outputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lora_alpha.catalog.builtin import MlpOptions
-from lora_alpha.workloads.base import Batch, Progress
+from lora_alpha.workloads.base import Batch, Workload
 from lora_alpha.workloads.counter_rng import indices
 
 NUM_LAYERS = 5
@@ -22,7 +21,7 @@ TRAIN_EXAMPLES = 8192
 HELD_OUT_EXAMPLES = 256
 
 
-class MlpWorkload:
+class MlpWorkload(Workload):
     """Inputs are standard normal; targets are the outputs of the shifted network.
 
     The shift of each layer has Frobenius norm ``shift``·‖W0‖. Nothing is pre-trained.
@@ -34,20 +33,11 @@ class MlpWorkload:
         self.options = options
         self._data: dict[torch.dtype, tuple[Tensor, ...]] = {}
 
-    def prepare(self, cache_dir: Path) -> Iterator[Progress]:
-        """Nothing to make."""
-        del cache_dir
-        yield from ()
-
     def build_model(self, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
         """The unshifted network, and with it the data on the same device."""
         weights, shifted = self._weights()
         self._data = {dtype: self._make_data(weights, shifted, device=device, dtype=dtype)}
         return _network(weights).to(device=device, dtype=dtype)
-
-    def targets(self, model: nn.Module) -> list[str]:
-        """All five layers."""
-        return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
 
     def batch(self, model: nn.Module, *, step: int, seeds: Sequence[int], batch_size: int) -> Batch:
         """Inputs (N·B, W) and targets (N·B, O)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from lora_alpha.errors import WorkloadError
-from lora_alpha.workloads.base import Progress
+from lora_alpha.workloads.base import Progress, Workload
 from lora_alpha.workloads.base_cache import cached_base
 from lora_alpha.workloads.pretraining import Recipe, pretrain
 
 
-class PretrainedWorkload(ABC):
+class PretrainedWorkload(Workload):
     """A workload whose base is a small network, pre-trained by ``recipe`` and cached.
 
     A subclass says how the untrained network is made, what decides it besides the recipe, and the loss of a
-    pre-training step. ``build_model`` before ``prepare`` is an error: the base would have to be guessed.
+    pre-training step. A head that is the embedding's transpose is no ``nn.Linear``: it stays as it is.
+    ``build_model`` before ``prepare`` is an error: the base would have to be guessed.
     """
 
-    name: str
     recipe: Recipe
 
     def __init__(self) -> None:
@@ -68,10 +68,6 @@ class PretrainedWorkload(ABC):
             model = self.make_network()
         model.load_state_dict(self._base)
         return model.requires_grad_(False).to(device=device, dtype=dtype).eval()
-
-    def targets(self, model: nn.Module) -> list[str]:
-        """Every linear layer; the head is the embedding's transpose and stays as it is."""
-        return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
 
     def _train(self, model: nn.Module) -> Iterator[Progress]:
         return pretrain(

@@ -1,9 +1,9 @@
-"""Name → workload. Implementations are imported when they are asked for."""
+"""From a name of the catalogue to the workload that trains. Implementations are imported when asked for."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Sequence
+import pkgutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,8 @@ from pydantic import ValidationError
 
 from lora_alpha.catalog import workload_info
 from lora_alpha.catalog.resolve import problems_from
-from lora_alpha.errors import InvalidSpec
+from lora_alpha.errors import InvalidSpec, MissingExtra, WorkloadError
 from lora_alpha.workloads.base import Workload
-
-_IMPLEMENTATIONS = {
-    "mlp": "lora_alpha.workloads.mlp:MlpWorkload",
-    "digits": "lora_alpha.workloads.digits:DigitsWorkload",
-    "charlm": "lora_alpha.workloads.charlm:CharLMWorkload",
-    "carry": "lora_alpha.workloads.carry:CarryWorkload",
-    "mod-rl": "lora_alpha.workloads.mod_rl:ModRLWorkload",
-    "clip": "lora_alpha.workloads.clip:ClipWorkload",
-}
-# On files of the user's own: these are told which folders they may read.
-_ON_FILES = {
-    "hf-sft": "lora_alpha.workloads.huggingface.sft:SFTWorkload",
-    "hf-reasoning-sft": "lora_alpha.workloads.huggingface.sft:ReasoningSFTWorkload",
-    "hf-classify": "lora_alpha.workloads.huggingface.classification:ClassificationWorkload",
-    "hf-clip": "lora_alpha.workloads.huggingface.dual_encoder:DualEncoderWorkload",
-    "hf-rl": "lora_alpha.workloads.huggingface.rl:RLWorkload",
-}
 
 
 def load_workload(name: str, options: dict[str, Any], *, roots: Sequence[Path] | None = None) -> Workload:
@@ -43,14 +26,28 @@ def load_workload(name: str, options: dict[str, Any], *, roots: Sequence[Path] |
 
     Raises:
         InvalidSpec: If the name is unknown or an option is invalid.
+        WorkloadError: If its implementation cannot be imported, or is no subclass of ``Workload``.
     """
     info = workload_info(name)
     try:
         parsed = info.options.model_validate(options)
     except ValidationError as error:
         raise InvalidSpec(problems_from(error, prefix="workload_options")) from None
-    place = _IMPLEMENTATIONS.get(name) or _ON_FILES[name]
-    module, _, attribute = place.partition(":")
-    implementation = getattr(importlib.import_module(module), attribute)
-    workload: Workload = implementation(parsed, roots=roots) if name in _ON_FILES else implementation(parsed)
-    return workload
+    implementation = _implementation(name, info.implementation)
+    return implementation(parsed, roots=roots) if info.reads_files else implementation(parsed)
+
+
+def _implementation(name: str, place: str) -> Callable[..., Workload]:
+    try:
+        found = pkgutil.resolve_name(place)
+    except MissingExtra:
+        raise
+    except (ImportError, AttributeError, ValueError) as error:
+        raise WorkloadError(
+            f"{name} names {place!r} as its implementation, which cannot be imported: {error}"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Workload)):
+        raise WorkloadError(
+            f"{name} names {place!r} as its implementation: it must be a subclass of Workload"
+        )
+    return found

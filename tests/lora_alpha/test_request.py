@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from lora_alpha.catalog import WORKLOADS, workload_info
+from lora_alpha.catalog import workload_info
 from lora_alpha.catalog.resolve import resolve
 from lora_alpha.request import SweepRequest
 from lora_alpha.spec import TrainSettings, TrainSpec, schema_fields
@@ -69,7 +69,8 @@ def test_the_request_goes_before_the_workload_and_that_before_the_universal_defa
         universal = TrainSettings(steps=1, batch_size=1)
         assert getattr(info.defaults, name) == getattr(universal, name)
     own = info.defaults.model_copy(update={name: OTHER[name]})
-    monkeypatch.setitem(WORKLOADS, "mlp", dataclasses.replace(info, defaults=own))
+    changed = dataclasses.replace(info, defaults=own)
+    monkeypatch.setattr("lora_alpha.catalog.resolve.workload_info", {"mlp": changed}.__getitem__)
     assert getattr(trained(), name) == OTHER[name]
 
 

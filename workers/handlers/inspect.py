@@ -11,7 +11,6 @@ from lora_alpha.curvature.memory import available_bytes
 from lora_alpha.planning.fleet import Fleet
 from lora_alpha.planning.planner import pack_limit
 from lora_alpha.spec import TrainSpec
-from lora_alpha.workloads.inspection import inspect_workload
 from workers.context import JobContext
 from workers.handlers.pretrain import load_prepared
 
@@ -25,7 +24,7 @@ def run_inspection(context: JobContext) -> None:
     context.commit(message="reading the data")
     workload = load_prepared(context, name, options)
     context.commit(message="reading the model")
-    found = inspect_workload(workload)
+    found = workload.findings()
     memory = memory_estimate(name, options, found, fleet=context.settings.fleet)
     free = available_bytes(torch.device(context.device))
     least = memory["base_bytes"] + memory["bytes_per_configuration"]

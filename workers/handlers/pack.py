@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -129,10 +129,9 @@ def _save_adapters(
     Layers that the workload made itself (a new head) come with their own base, as ``new_weight`` and
     ``new_bias``: no model's files have it. ``step`` is None for the end of training.
     """
-    made: Mapping[str, Mapping[str, Tensor]] = getattr(workload, "new_layers", dict)()
     bases = {
         f"{layer}/new_{name}": tensor.contiguous()
-        for layer, parts in made.items()
+        for layer, parts in workload.new_layers().items()
         for name, tensor in parts.items()
     }
     paths = []

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lora_alpha.errors import WorkloadError
-from lora_alpha.workloads.base import Batch, Progress
+from lora_alpha.workloads.base import Batch, Progress, Workload
 from lora_alpha.workloads.huggingface.data import batching
 from lora_alpha.workloads.huggingface.data.sources import Roots, local_path, model_folder
 from lora_alpha.workloads.huggingface.findings import READ_BYTES, data_warnings, model_findings
@@ -66,7 +66,7 @@ class ModelFiles:
     tokenizer: Any
 
 
-class FineTuningWorkload(Generic[Data]):
+class FineTuningWorkload(Workload, Generic[Data]):
     """A transformers model and a data set of the user's own.
 
     Args:
@@ -81,7 +81,6 @@ class FineTuningWorkload(Generic[Data]):
         text: What ``max_tokens`` cuts, one and many.
     """
 
-    name: str
     auto_class: Any
     new_weights = ""
     example = ("example", "examples")

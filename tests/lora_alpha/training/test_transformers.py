@@ -18,6 +18,7 @@ from lora_alpha.spec import Configuration, TrainSpec
 from lora_alpha.training.checkpoints import load_checkpoint, save_checkpoint
 from lora_alpha.training.engine import train_pack
 from lora_alpha.training.records import CheckpointDue
+from lora_alpha.workloads.base import Workload
 from tests.lora_alpha.training.curves import curves
 from tests.tiny_models import TINY_MODELS, VOCABULARY
 
@@ -33,7 +34,7 @@ PACK = [
 
 
 @dataclass
-class NextTokens:
+class NextTokens(Workload):
     """Random sentences of unequal length, padded on the right to ``width`` tokens."""
 
     make: Callable[[torch.dtype], nn.Module]
