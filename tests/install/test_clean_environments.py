@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import venv
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -33,11 +36,17 @@ print(lora_alpha.__file__)
 
 
 class Environment:
-    """A new virtual environment."""
+    """A new virtual environment; it is deleted on leaving, since pytest would keep gigabytes."""
 
     def __init__(self, folder: Path) -> None:
-        venv.create(folder, with_pip=True)
         self.folder = folder
+
+    def __enter__(self) -> Self:
+        venv.create(self.folder, with_pip=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.folder)
 
     def run(self, program: str, *words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
         """A program of the environment, outside the checkout and without its modules on the path."""
@@ -74,20 +83,20 @@ class Environment:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with both distributions; the wheel is built from the source distribution."""
-    builder = Environment(tmp_path_factory.mktemp("builder"))
-    builder.install("build")
     sources = copy_sources(tmp_path_factory.mktemp("sources"))
-    done = builder.run("python", "-m", "build", "--outdir", str(sources / "dist"), str(sources))
+    with Environment(tmp_path_factory.mktemp("builder")) as builder:
+        builder.install("build")
+        done = builder.run("python", "-m", "build", "--outdir", str(sources / "dist"), str(sources))
     assert done.returncode == 0, done.stdout + done.stderr
     return sources / "dist"
 
 
 @pytest.fixture(scope="module")
-def base(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def base(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """An environment with the base alone."""
-    environment = Environment(tmp_path_factory.mktemp("base"))
-    environment.install(*map(str, built.glob("*.whl")))
-    return environment
+    with Environment(tmp_path_factory.mktemp("base")) as environment:
+        environment.install(*map(str, built.glob("*.whl")))
+        yield environment
 
 
 def test_the_base_brings_no_torch_and_no_server(base: Environment) -> None:
@@ -123,13 +132,11 @@ def test_the_source_distribution_installs_the_same_files(base: Environment, buil
 
 
 def test_the_demo_runs_from_the_wheel_with_all_extras(built: Path, tmp_path: Path) -> None:
-    environment = Environment(tmp_path / "all")
     (wheel,) = built.glob("*.whl")
-    environment.install(f"{wheel}[all]")
-    out = tmp_path / "out"
-    done = environment.run(
-        "lora-alpha", "demo", "--exit", "--port", "0", "--out", str(out), home=tmp_path / "home"
-    )
+    out, home = tmp_path / "out", tmp_path / "home"
+    with Environment(tmp_path / "all") as environment:
+        environment.install(f"{wheel}[all]")
+        done = environment.run("lora-alpha", "demo", "--exit", "--port", "0", "--out", str(out), home=home)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "α* = C·r^p" in done.stdout
     assert len((out / "runs.csv").read_text().splitlines()) > 100

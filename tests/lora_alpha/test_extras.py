@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -36,8 +37,10 @@ def run(code: str, *, without: tuple[str, ...]) -> subprocess.CompletedProcess[s
     return subprocess.run(
         [sys.executable, "-c", BLOCK.format(missing=set(without)) + code],
         cwd=ROOT,
+        env={**os.environ, "LORA_ALPHA_HOME": os.devnull},  # a verb that starts after all cannot write
         capture_output=True,
         text=True,
+        timeout=60,
     )
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from lora_alpha.models.dropout import AdapterDropout, keep_mask
 from lora_alpha.models.packed import inject
 from lora_alpha.spec import Configuration
+from lora_alpha.workloads.huggingface.model.loading import enable_checkpointing
 from tests.lora_alpha.models.peft_start import load_start
 from tests.tiny_models import VOCABULARY, tiny_llama
 
@@ -127,8 +128,7 @@ def test_gradient_checkpointing_drops_the_same_elements_again():
             model, ["model.layers.0.mlp.up_proj", "model.layers.1.self_attn.v_proj"], pack, dropout=0.5
         )
         if checkpointed:
-            model.activation_checkpointing_enable({"use_reentrant": False})
-            model.train()
+            enable_checkpointing(model)
         with adapters.dropout.dropping(step=3):
             model(input_ids=ids).logits.square().sum().backward()
         found.append([layer.B.grad for _, _, layer in adapters.group_layers()])
