@@ -7,6 +7,8 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from backend.services import jobs
 from backend.services.adaptive import refine_due
@@ -20,6 +22,8 @@ from lora_alpha.planning.fleet import gpu_memory_bytes
 from workers.runner_host import RunnerHost
 
 POLL_S = 0.1
+# Between a runner's last write and its word of it; a busy machine may take its time.
+SETTLE_S = 2.0
 LOG = logging.getLogger("lora_alpha.worker")
 
 
@@ -104,8 +108,13 @@ class WorkerLoop:
         try:
             self._watch(job)
         except LeaseLost as lost:
-            LOG.warning("%s", lost)
-            self.runner.kill()
+            # Not ours any more: as a rule because the runner ended it just now and is about to say so.
+            done = self.runner.poll(SETTLE_S)
+            if done is None:
+                LOG.warning("%s", lost)
+                self.runner.kill()
+            else:
+                self._settle(done)
         self.runner.warm_up()
 
     def _watch(self, job: ClaimedJob) -> None:
@@ -115,8 +124,7 @@ class WorkerLoop:
         while True:
             done = self.runner.poll(POLL_S)
             if done is not None:
-                if done["outcome"] in {"failed", "cancelled", "lease_lost"}:
-                    self.runner.kill()  # CUDA state and memory of a job that did not end well
+                self._settle(done)
                 return
             if not self.runner.alive():
                 self._give_back(job, f"the runner died ({_describe_exit(self.runner.exit_status())})")
@@ -140,6 +148,10 @@ class WorkerLoop:
                     self.runner.kill()
                     jobs.release(self.store, job, now=time.time())
                     return
+
+    def _settle(self, done: Mapping[str, Any]) -> None:
+        if done["outcome"] in {"failed", "cancelled", "lease_lost"}:
+            self.runner.kill()  # CUDA state and memory of a job that did not end well
 
     def _give_back(self, job: ClaimedJob, error: str) -> None:
         LOG.warning("job %s: %s", job.id, error)
