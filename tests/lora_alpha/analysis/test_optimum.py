@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from lora_alpha.analysis.cells import Cell, RunOutcome, make_cells
-from lora_alpha.analysis.optimum import Optimum, find_optima, find_optimum, jackknife_half_width
+from lora_alpha.analysis.optimum import WITHIN_BASIN, Optimum, find_optima, find_optimum, jackknife_half_width
 
 
 def cells_of(losses: dict[float, list[float | None]], *, rank: int = 4) -> list[Cell]:
@@ -238,3 +238,7 @@ def test_differences_too_small_for_a_curvature_leave_the_best_cell() -> None:
     found = find_optimum(cells_of({8.0: [5e-324], 32.0: [0.0], 128.0: [0.0]}))
     assert found is not None
     assert (found.value, found.basin_low, found.basin_high) == (32.0, 32.0, 128.0)
+
+
+def test_the_basin_is_named_by_its_share() -> None:
+    assert WITHIN_BASIN == "within 2 %"
