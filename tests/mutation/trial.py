@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import os
 import select
 import signal
@@ -79,7 +80,7 @@ class _Changed(importlib.abc.MetaPathFinder):
             return None
         loader = _Loader(fullname, self.path)
         loader.source = self.source
-        return importlib.machinery.ModuleSpec(fullname, loader, origin=self.path)
+        return importlib.util.spec_from_file_location(fullname, self.path, loader=loader)
 
 
 class _Loader(importlib.machinery.SourceFileLoader):

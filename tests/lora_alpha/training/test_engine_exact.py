@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 from lora_alpha.spec import Configuration, TrainSpec
 from lora_alpha.training import engine
 from lora_alpha.training.records import PackFinished, RunResult, StepsDone
-from lora_alpha.workloads.base import Batch, Progress
+from lora_alpha.workloads.base import Batch, Workload
 
 
-class Script:
+class Script(Workload):
     """One weight: losses of evaluation i in ``held_out[i]``, ``at_step`` runs each step."""
 
     name = "script"
@@ -28,14 +27,8 @@ class Script:
         self.held_out = iter(held_out)
         self.at_step = at_step
 
-    def prepare(self, cache_dir: Path) -> Iterator[Progress]:
-        return iter(())
-
     def build_model(self, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
         return nn.Sequential(nn.Linear(1, 1)).to(device=device, dtype=dtype).requires_grad_(False)
-
-    def targets(self, model: nn.Module) -> list[str]:
-        return ["0"]
 
     def batch(self, model: nn.Module, *, step: int, seeds: Sequence[int], batch_size: int) -> Batch:
         self.at_step()
