@@ -255,8 +255,13 @@ def main() -> None:
         app()
     except InvalidSpec as error:
         for problem in error.problems:
-            typer.echo(f"{problem.field}: {problem.message}", err=True)
+            typer.echo(str(problem), err=True)
         sys.exit(2)
     except LoraAlphaError as error:
         typer.echo(str(error), err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        typer.echo(f"{error.filename}: {error.strerror}; choose another place", err=True)
         sys.exit(2)

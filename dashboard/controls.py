@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -56,6 +56,8 @@ class Control:
         show: (component id, value, subject) → component.
         of_sweep: Its values belong to the sweep: another sweep resets it.
         was: A former name that old addresses still have.
+        renamed: Former values → today's, for the same reason.
+        knows: Whether a value (each, of several) can stand in the address at all.
     """
 
     name: str
@@ -63,6 +65,15 @@ class Control:
     show: Callable[[Any, Any, Subject], Component]
     of_sweep: bool = False
     was: str = ""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    knows: Callable[[Any], bool] = lambda _: True
+
+    def read(self, given: Any, default: Any) -> Any:
+        """What the address's value stands for: the default where that is nothing."""
+        if isinstance(given, list):
+            return [value for value in given if self.knows(value)]
+        value = self.renamed.get(given, given)
+        return value if self.knows(value) else default
 
     def default_at(self, subject: Subject) -> Any:
         """The default on this subject."""
@@ -77,6 +88,7 @@ def choice(
     *,
     of_sweep: bool = False,
     grows: bool = False,
+    renamed: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Control:
     """One of several values: one that is not among them counts as the default.
@@ -93,7 +105,7 @@ def choice(
         shown = value if grows or value in known else (known[0] if known else None)
         return select(component_id, label, shown, data, disabled=not data, **more)
 
-    return Control(name=name, default=default, show=show, of_sweep=of_sweep)
+    return Control(name=name, default=default, show=show, of_sweep=of_sweep, renamed=renamed or {})
 
 
 def switch(name: str, label: str, default: Any, options: Sequence[Any], *, was: str = "") -> Control:
@@ -103,7 +115,8 @@ def switch(name: str, label: str, default: Any, options: Sequence[Any], *, was: 
         control = dmc.SegmentedControl(id=component_id, value=value, data=list(options), size="xs")
         return dmc.Stack([dmc.Text(label, size="xs", fw=500), control], gap=2)
 
-    return Control(name=name, default=default, show=show, was=was)
+    known = [option["value"] if isinstance(option, Mapping) else option for option in options]
+    return Control(name=name, default=default, show=show, was=was, knows=known.__contains__)
 
 
 def typed(name: str, label: str, default: Any = "", *, width: int | None = None) -> Control:
@@ -117,12 +130,26 @@ def typed(name: str, label: str, default: Any = "", *, width: int | None = None)
 
 
 def several(
-    name: str, label: str, options: Options | None, *, nothing: str = "all", width: int = 320
+    name: str,
+    label: str,
+    options: Options | None,
+    *,
+    nothing: str = "all",
+    width: int = 320,
+    of_type: Callable[[str], Any] = str,
 ) -> Control:
     """Any number of values; what none means is ``nothing``.
 
-    Hidden where there is nothing to choose; without ``options`` the data bring them.
+    Hidden where there is nothing to choose; without ``options`` the data bring them. Texts of which
+    ``of_type`` makes nothing are ignored.
     """
+
+    def knows(text: Any) -> bool:
+        try:
+            of_type(text)
+        except ValueError:
+            return False
+        return True
 
     def show(component_id: Any, value: Sequence[str], subject: Subject) -> Component:
         data = _options(options or (), subject)
@@ -139,14 +166,19 @@ def several(
         )
         return html.Div(control, style={"display": "none"} if options is not None and len(data) < 2 else {})
 
-    return Control(name=name, default=[], show=show, of_sweep=True)
+    return Control(name=name, default=[], show=show, of_sweep=True, knows=knows)
 
 
 def axis_filters() -> tuple[Control, ...]:
     """A choice of values for each axis of the sweep, explicit cells included."""
-    axes = (("methods", "method", "Methods"), ("ranks", "rank", "Ranks"), ("alphas", "alpha", "α"))
+    axes: tuple[tuple[str, str, str, Callable[[str], Any]], ...] = (
+        ("methods", "method", "Methods", str),
+        ("ranks", "rank", "Ranks", int),
+        ("alphas", "alpha", "α", float),
+        ("lrs", "lr", "η", float),
+    )
     return tuple(
-        several(name, label, _axis_values(name, key)) for name, key, label in (*axes, ("lrs", "lr", "η"))
+        several(name, label, _axis_values(name, key), of_type=of_type) for name, key, label, of_type in axes
     )
 
 

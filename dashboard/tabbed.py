@@ -88,6 +88,7 @@ def open_page(
     defaults = page.defaults(subject)
     former = {control.name: control.was for control in page.controls if control.was}
     view = {**read_view(search, defaults, former), "sweep": sweep}
+    view |= {c.name: c.read(view[c.name], defaults[c.name]) for c in page.controls}
     if view["tab"] not in [tab.name for tab in page.tabs]:
         view["tab"] = defaults["tab"]
     watched = page.watch(subject.client, sweep)

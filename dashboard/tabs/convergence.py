@@ -86,7 +86,7 @@ TAB = Tab(
     title="Convergence",
     controls=(
         choice("metric", "Metric", "eval_loss", _metrics(), grows=True),
-        choice("colour", "Colour by", "rank", COLOURS),
+        choice("colour", "Colour by", "rank", COLOURS, renamed={"schedule": "alpha_schedule"}),
         switch("seeds", "Seeds", "collapsed", ["collapsed", "each"]),
         switch("axis_scale", "Value axis", "log", ["log", "linear"], was="scale"),
         switch("steps", "Step axis", "linear", ["linear", "log"]),

@@ -74,7 +74,7 @@ TAB = Tab(
     title="Over steps",
     controls=(
         choice("metric", "Metric", "drift_ratio", metric_options(*METRICS, *EXTRA)),
-        choice("colour", "Colour by", "alpha", COLOURS),
+        choice("colour", "Colour by", "alpha", COLOURS, renamed={"schedule": "alpha_schedule"}),
         switch("seeds", "Seeds", "collapsed", ["collapsed", "each"]),
         switch("axis_scale", "Value axis", "log", ["log", "linear"], was="axis"),
         *axis_filters(),

@@ -60,6 +60,8 @@ def recommend(
     known = [law for law in laws if law.method in METHODS]
     usable = [law for law in known if law.target == "alpha" and METHODS[law.method].uses_rank]
     if not usable:
+        if any(cell.measured for cell in cells):
+            raise FitError("no rank has three values of α: an optimum needs at least three, extend the grid")
         raise FitError("no cell of this sweep has finished: wait for runs, then ask again")
     wanted = lr if lr is not None else usable[0].fixed
     law = min(usable, key=lambda item: (abs(math.log(item.fixed / wanted)), item.method != LORA.name))

@@ -193,3 +193,20 @@ def test_the_header_offers_what_the_api_allows_and_nothing_else(client: Client, 
     assert buttons_of(client, "s2") == []
     service.answers["/sweeps/s1"] = {**SWEEP, "actions": ["retry"]}
     assert buttons_of(client, "s1") == ["retry"]
+
+
+@pytest.mark.parametrize(
+    ("name", "search", "read"),
+    [
+        ("sweep", "?alphas=q~8&lrs=q&ranks=77~x", {"alphas": ["8"], "lrs": [], "ranks": ["77"]}),
+        ("sweep", "?scale=zzz", {"axis_scale": "log"}),
+        ("sweep", "?colour=schedule", {"colour": "alpha_schedule"}),
+        ("dynamics", "?colour=schedule&alphas=q", {"colour": "alpha_schedule", "alphas": []}),
+        ("curvature", "?x=q", {"x": "s"}),
+    ],
+)
+def test_what_an_address_cannot_mean_counts_as_the_default_and_former_values_as_todays(
+    name: str, search: str, read: dict[str, Any], client: Client
+) -> None:
+    view = view_of(PAGES[name], client, search)
+    assert {key: view[key] for key in read} == read

@@ -145,6 +145,9 @@ def test_runs_and_sweep_follow_the_job(
     assert states(any_store) == ("running", {"running"}, "running")
     HELD[transition](any_store, job)
     assert states(any_store) == expected
+    assert job_row(any_store).finished == (
+        NOW if expected[0] in {"finished", "failed", "cancelled"} else None
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,13 +247,13 @@ def test_a_failure_is_the_reason_of_job_and_runs(store: Store) -> None:
         assert session.get_one(JobRow, "pack").log_tail == "…"
 
 
-def test_a_split_queues_the_runs_anew_in_two_packs(store: Store) -> None:
-    add_pack(store, num_runs=3)
+@pytest.mark.parametrize(("num_runs", "halves"), [(2, [1, 1]), (3, [2, 1])])
+def test_a_split_queues_the_runs_anew_in_two_packs(store: Store, num_runs: int, halves: list[int]) -> None:
+    add_pack(store, num_runs=num_runs)
     job = claim(store)
-    jobs.progress(store, job, now=NOW, lease_s=LEASE_S, write=lambda session: _point(session, 3))
+    jobs.progress(store, job, now=NOW, lease_s=LEASE_S, write=lambda session: _point(session, num_runs))
     assert HELD["split"](store, job) is True
-    sizes = [len(claim(store).spec["runs"]) for _ in range(2)]
-    assert sizes == [2, 1]
+    assert [len(claim(store).spec["runs"]) for _ in range(2)] == halves
     with store.read() as session:
         assert read_metric(session, ["pack-0"], "train_loss") == {}
         assert session.get_one(JobRow, "pack").error == "too large"

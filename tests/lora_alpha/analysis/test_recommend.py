@@ -23,3 +23,12 @@ def test_a_learning_rate_is_answered_up_to_ten_times_off_the_swept(direction: in
 def test_fewer_than_three_seeds_earn_a_warning(num_seeds: int, warned: tuple[str, ...]) -> None:
     cells = planted_cells(np.random.default_rng(0), num_seeds=num_seeds, noise=0, shared=0, own=0)
     assert recommend(fit_laws(cells), cells, rank=4).warnings == warned
+
+
+def test_finished_cells_without_three_values_of_alpha_are_not_waited_for() -> None:
+    cells = planted_cells(np.random.default_rng(0), num_seeds=3, noise=0, shared=0, own=0)
+    two = [cell for cell in cells if cell.alpha in sorted({cell.alpha for cell in cells})[:2]]
+    with pytest.raises(FitError, match="at least three, extend the grid"):
+        recommend(fit_laws(two), two, rank=4)
+    with pytest.raises(FitError, match="wait for runs"):
+        recommend([], [], rank=4)
