@@ -98,6 +98,7 @@ def test_pause_and_resume_keep_what_was_done(tmp_path):
         assert {metric for _, metric, _ in stack.history(sweep.id)} >= {"train_loss", "eval_loss"}
 
 
+@pytest.mark.slow
 def test_interrupt_stops_everything_and_the_next_start_continues(tmp_path):
     with run_stack(tmp_path / "home") as stack, stack.client() as client:
         sweep = client.create_sweep(REQUEST)
