@@ -16,9 +16,9 @@ from benchmarks._application import History, Stack, log_tails, run_stack
 from benchmarks.gpu.curves import compare, problems
 from benchmarks.gpu.requests import size_of
 from benchmarks.gpu.stages import Figures, Plan, Skip
-from command_line.progress import DONE, follow
+from command_line.progress import follow
 from lora_alpha.request import SweepRequest
-from lora_alpha.spec import ENDED_RUNS, ProbeSpec
+from lora_alpha.spec import ENDED_RUNS, ENDED_SWEEPS, ProbeSpec
 from lora_alpha.wire.client import Client
 from lora_alpha.wire.jobs import Probe
 from lora_alpha.wire.sweeps import Sweep, Worker
@@ -165,7 +165,7 @@ def _whole(found: Figures) -> list[str]:
 def _cancel_leftovers(client: Client) -> None:
     """What a stage that ran out of time left behind."""
     for sweep in client.sweeps().items:
-        if sweep.state not in DONE:
+        if sweep.state not in ENDED_SWEEPS:
             client.sweep_action(sweep.id, "cancel")
     for probe in client.probes().items:
         if probe.state not in ENDED_RUNS:
