@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lora_alpha.spec import ENDED_SWEEPS
 from lora_alpha.wire.client import Client
@@ -108,14 +109,19 @@ def run_stack(home: Path, *, workers: int = 2, **settings: str) -> Iterator[Stac
     try:
         yield Stack(process, _address(process, home), home)
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(12)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end_process(process)
         assert process.stdout is not None
         process.stdout.close()
+
+
+def end_process(process: subprocess.Popen[Any]) -> None:
+    """Ask it to end; kill it if it has not in 12 s."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(12)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def log_tails(home: Path) -> str:

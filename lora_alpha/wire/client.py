@@ -11,17 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, Self, TypeVar, get_args
-from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from lora_alpha.errors import (
-    Conflict,
-    FieldProblem,
-    InvalidSpec,
     LoraAlphaError,
-    NotFound,
     ServiceUnreachable,
 )
 from lora_alpha.request import SweepRequest
@@ -37,6 +32,7 @@ from lora_alpha.wire.analysis import (
     Schedules,
     Target,
 )
+from lora_alpha.wire.http import Params, read_error, to_body, to_path, to_query
 from lora_alpha.wire.jobs import (
     IngestPoints,
     IngestReceipt,
@@ -54,7 +50,6 @@ from lora_alpha.wire.sweeps import (
     Health,
     MethodItem,
     Page,
-    Problem,
     Run,
     Sweep,
     SweepPatch,
@@ -68,7 +63,6 @@ CsvKind = Literal["runs", "history", "cells", "optima", "law", "probes"]
 IDLE_S = 3.0
 CSV_KINDS: tuple[CsvKind, ...] = get_args(CsvKind)
 Model = TypeVar("Model")
-Params = Mapping[str, Any]
 
 
 class Client:
@@ -118,12 +112,12 @@ class Client:
 
     def plan_sweep(self, request: SweepRequest | Params) -> SweepPlan:
         """What ``request`` would run; an invalid one gives a plan that lists every problem."""
-        return self._post("/sweeps/plan", SweepPlan, _body(request))
+        return self._post("/sweeps/plan", SweepPlan, to_body(request))
 
     def create_sweep(self, request: SweepRequest | Params, idempotency_key: str | None = None) -> Sweep:
         """Submit a sweep; the same key with the same request gives the same sweep."""
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        return self._post("/sweeps", Sweep, _body(request), headers=headers)
+        return self._post("/sweeps", Sweep, to_body(request), headers=headers)
 
     def sweeps(
         self,
@@ -148,7 +142,7 @@ class Client:
 
     def sweep(self, sweep_id: str) -> Sweep:
         """One sweep."""
-        return self._get(f"/sweeps/{_part(sweep_id)}", Sweep)
+        return self._get(f"/sweeps/{to_path(sweep_id)}", Sweep)
 
     def patch_sweep(
         self,
@@ -160,19 +154,19 @@ class Client:
     ) -> Sweep:
         """Change name, notes or tags; None leaves a field as it is."""
         change = SweepPatch(name=name, notes=notes, tags=tags).model_dump(exclude_none=True)
-        return self._model(self._request("PATCH", f"/sweeps/{_part(sweep_id)}", json=change), Sweep)
+        return self._model(self._request("PATCH", f"/sweeps/{to_path(sweep_id)}", json=change), Sweep)
 
     def delete_sweep(self, sweep_id: str) -> None:
         """Delete a sweep that is not running, with its runs, curves and probes."""
-        self._request("DELETE", f"/sweeps/{_part(sweep_id)}")
+        self._request("DELETE", f"/sweeps/{to_path(sweep_id)}")
 
     def sweep_action(self, sweep_id: str, verb: Verb) -> Sweep:
         """Pause, resume, stop, cancel or retry."""
-        return self._post(f"/sweeps/{_part(sweep_id)}/{verb}", Sweep)
+        return self._post(f"/sweeps/{to_path(sweep_id)}/{verb}", Sweep)
 
     def extend_sweep(self, sweep_id: str, request: ExtendRequest | Params) -> Sweep:
         """Add axis values or cells; those that exist are left alone."""
-        return self._post(f"/sweeps/{_part(sweep_id)}/extend", Sweep, _body(request))
+        return self._post(f"/sweeps/{to_path(sweep_id)}/extend", Sweep, to_body(request))
 
     # Runs
 
@@ -218,15 +212,15 @@ class Client:
 
     def run(self, run_id: str) -> Run:
         """One run."""
-        return self._get(f"/runs/{_part(run_id)}", Run)
+        return self._get(f"/runs/{to_path(run_id)}", Run)
 
     def run_log(self, run_id: str) -> str:
         """Why a run is in the state it is in, and the end of its log."""
-        return self._request("GET", f"/runs/{_part(run_id)}/log").text
+        return self._request("GET", f"/runs/{to_path(run_id)}/log").text
 
     def run_adapter(self, run_id: str) -> Iterator[bytes]:
         """The run's adapter as a zip of a PEFT folder, in blocks."""
-        return self._stream(f"/runs/{_part(run_id)}/adapter")
+        return self._stream(f"/runs/{to_path(run_id)}/adapter")
 
     def curves(
         self,
@@ -262,7 +256,7 @@ class Client:
     def cells(self, sweep_id: str, *, at_step: int | None = None, objective: Objective = "final") -> Cells:
         """Seeds taken together, one cell per method, rank, α and lr."""
         params = {"at_step": at_step, "objective": objective}
-        return self._get(f"/sweeps/{_part(sweep_id)}/cells", Cells, params)
+        return self._get(f"/sweeps/{to_path(sweep_id)}/cells", Cells, params)
 
     def law(
         self,
@@ -274,7 +268,7 @@ class Client:
     ) -> Laws:
         """Optima and fitted laws of α, or of η with ``target="lr"``."""
         params = {"at_step": at_step, "objective": objective, "target": target}
-        return self._get(f"/sweeps/{_part(sweep_id)}/law", Laws, params)
+        return self._get(f"/sweeps/{to_path(sweep_id)}/law", Laws, params)
 
     def equivalence(
         self,
@@ -286,14 +280,14 @@ class Client:
     ) -> Equivalences:
         """Whether tuning α and tuning η reach the same loss."""
         params = {"margin": margin, "at_step": at_step, "objective": objective}
-        return self._get(f"/sweeps/{_part(sweep_id)}/equivalence", Equivalences, params)
+        return self._get(f"/sweeps/{to_path(sweep_id)}/equivalence", Equivalences, params)
 
     def collapse(
         self, sweep_id: str, *, at_step: int | None = None, objective: Objective = "final"
     ) -> Collapse:
         """Which coordinate lays the loss curves on each other."""
         params = {"at_step": at_step, "objective": objective}
-        return self._get(f"/sweeps/{_part(sweep_id)}/collapse", Collapse, params)
+        return self._get(f"/sweeps/{to_path(sweep_id)}/collapse", Collapse, params)
 
     def schedules(
         self,
@@ -305,7 +299,7 @@ class Client:
     ) -> Schedules:
         """Whether any schedule of α beats the best constant α."""
         params = {"margin": margin, "at_step": at_step, "objective": objective}
-        return self._get(f"/sweeps/{_part(sweep_id)}/schedules", Schedules, params)
+        return self._get(f"/sweeps/{to_path(sweep_id)}/schedules", Schedules, params)
 
     def recommend(self, sweep: str, *, rank: int, lr: float | None = None) -> Advice:
         """Which α to use at ``rank``, with its interval, the cells behind it and a PEFT snippet."""
@@ -315,13 +309,13 @@ class Client:
     def export_csv(self, kind: CsvKind | str, sweep: str | Sequence[str] | None = None) -> Iterator[bytes]:
         """A complete CSV export in blocks as they arrive; of all sweeps unless some are named."""
         ids = sweep if sweep is None or isinstance(sweep, str) else ",".join(sweep)
-        return self._stream(f"/export/{_part(kind)}.csv", {"sweep": ids})
+        return self._stream(f"/export/{to_path(kind)}.csv", {"sweep": ids})
 
     # Probes and inspections
 
     def create_probe(self, spec: ProbeSpec | Params) -> Probe:
         """Queue a Hessian probe."""
-        return self._post("/probes", Probe, _body(spec))
+        return self._post("/probes", Probe, to_body(spec))
 
     def probes(
         self,
@@ -350,7 +344,7 @@ class Client:
 
     def probe(self, probe_id: str) -> Probe:
         """One probe."""
-        return self._get(f"/probes/{_part(probe_id)}", Probe)
+        return self._get(f"/probes/{to_path(probe_id)}", Probe)
 
     def curvature(self, sweep: str | None = None) -> Curvature:
         """Extremes and suppression of a sweep's finished probes, or of those at fresh points."""
@@ -358,26 +352,26 @@ class Client:
 
     def cancel_probe(self, probe_id: str) -> Probe:
         """Ask a probe to stop."""
-        return self._post(f"/probes/{_part(probe_id)}/cancel", Probe)
+        return self._post(f"/probes/{to_path(probe_id)}/cancel", Probe)
 
     def create_inspection(self, workload: str, workload_options: Params | None = None) -> Inspection:
         """Queue a check of a workload with these options."""
         request = InspectionRequest(workload=workload, workload_options=dict(workload_options or {}))
-        return self._post("/inspections", Inspection, _body(request))
+        return self._post("/inspections", Inspection, to_body(request))
 
     def inspection(self, inspection_id: str) -> Inspection:
         """One inspection."""
-        return self._get(f"/inspections/{_part(inspection_id)}", Inspection)
+        return self._get(f"/inspections/{to_path(inspection_id)}", Inspection)
 
     # Runs trained elsewhere
 
     def ingest_run(self, request: IngestRun | Params) -> Run:
         """Register a run that is trained elsewhere."""
-        return self._post("/ingest/runs", Run, _body(request))
+        return self._post("/ingest/runs", Run, to_body(request))
 
     def ingest_points(self, run_id: str, request: IngestPoints | Params) -> IngestReceipt:
         """Send points of an ingested run; sending them twice does no harm."""
-        return self._post(f"/ingest/runs/{_part(run_id)}/points", IngestReceipt, _body(request))
+        return self._post(f"/ingest/runs/{to_path(run_id)}/points", IngestReceipt, to_body(request))
 
     # The service itself
 
@@ -407,11 +401,11 @@ class Client:
 
     def save_view(self, name: str, address: str) -> SavedView:
         """Save a page address under a name."""
-        return self._post("/views", SavedView, _body(ViewRequest(name=name, address=address)))
+        return self._post("/views", SavedView, to_body(ViewRequest(name=name, address=address)))
 
     def delete_view(self, view_id: str) -> None:
         """Forget a saved view."""
-        self._request("DELETE", f"/views/{_part(view_id)}")
+        self._request("DELETE", f"/views/{to_path(view_id)}")
 
     def _get(self, path: str, model: type[Model], params: Params | None = None) -> Model:
         return self._model(self._request("GET", path, params=params), model)
@@ -436,11 +430,11 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         try:
-            response = self._http.request(verb, path, params=_query(params), json=json, headers=headers)
+            response = self._http.request(verb, path, params=to_query(params), json=json, headers=headers)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
         if response.is_error:
-            raise _error(response)
+            raise read_error(response)
         return response
 
     def _model(self, response: httpx.Response, model: type[Model]) -> Model:
@@ -455,10 +449,10 @@ class Client:
 
     def _stream(self, path: str, params: Params | None = None) -> Iterator[bytes]:
         try:
-            with self._http.stream("GET", path, params=_query(params)) as response:
+            with self._http.stream("GET", path, params=to_query(params)) as response:
                 if response.is_error:
                     response.read()
-                    raise _error(response)
+                    raise read_error(response)
                 yield from response.iter_bytes()
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
@@ -473,47 +467,3 @@ class Client:
 
 # What reads a model, or a dataclass; making one takes a millisecond.
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
-
-
-def _body(value: BaseModel | Params) -> Any:
-    return value.model_dump(mode="json", exclude_unset=True) if isinstance(value, BaseModel) else dict(value)
-
-
-def _query(params: Params | None) -> dict[str, Any] | None:
-    if params is None:
-        return None
-    return {name: _text(value) for name, value in params.items() if value is not None}
-
-
-def _text(value: Any) -> Any:
-    # repr gives floats in full; httpx repeats the name for each item of a list.
-    if isinstance(value, bool) or not isinstance(value, float | list | tuple):
-        return value
-    return repr(value) if isinstance(value, float) else [_text(item) for item in value]
-
-
-def _part(text: str) -> str:
-    """Text as one part of a path: a slash in an id must not lead elsewhere."""
-    return quote(text, safe="") or "%20"
-
-
-def _error(response: httpx.Response) -> LoraAlphaError:
-    try:
-        problem = Problem.model_validate_json(response.content)
-    except ValidationError:
-        return LoraAlphaError(
-            f"{response.request.url} answered {response.status_code} {response.reason_phrase}"
-        )
-    message = problem.detail or problem.title
-    if problem.errors:
-        return InvalidSpec([FieldProblem(error.field, error.message) for error in problem.errors])
-    match response.status_code:
-        case 404:
-            return NotFound(message)
-        case 409:
-            return Conflict(message)
-        case 422:
-            return InvalidSpec([FieldProblem("", message)])
-        case 401 | 403:
-            return LoraAlphaError(f"{message} (set LORA_ALPHA_TOKEN, or pass token=)")
-    return LoraAlphaError(message)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import psycopg
 import pytest
 import yaml
 
+from benchmarks._application import end_process
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.request import SweepRequest
 from lora_alpha.wire.client import Client
@@ -135,12 +135,7 @@ def running(
     try:
         yield
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(12)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end_process(process)
 
 
 def healthcheck(test: list[str], ports: dict[str, int], environment: dict[str, str]) -> None:
