@@ -7,6 +7,7 @@ bit, only slower.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +70,15 @@ def adamw_(
         eps: Added to the root of the second moment.
     """
     beta1, beta2 = betas
+    settings: dict[str, Any] = {
+        "lr": lr,
+        "beta1": beta1,
+        "beta2": beta2,
+        "weight_decay": weight_decay,
+        "eps": eps,
+        "amsgrad": False,
+        "maximize": False,
+    }
     if HAS_ADAMW:
         torch._fused_adamw_(
             parameters,
@@ -77,13 +87,7 @@ def adamw_(
             exp_avg_sqs,
             [],
             [count] * len(parameters),
-            lr=lr,
-            beta1=beta1,
-            beta2=beta2,
-            weight_decay=weight_decay,
-            eps=eps,
-            amsgrad=False,
-            maximize=False,
+            **settings,
         )
         return
     adamw(
@@ -94,11 +98,5 @@ def adamw_(
         [],
         [count - 1 for _ in parameters],  # it counts each by itself
         fused=True,
-        lr=lr,
-        beta1=beta1,
-        beta2=beta2,
-        weight_decay=weight_decay,
-        eps=eps,
-        amsgrad=False,
-        maximize=False,
+        **settings,
     )
