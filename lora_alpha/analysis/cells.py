@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from lora_alpha.analysis.intervals import t_quantile
+from lora_alpha.metrics import EVAL_LOSS, Metric
 
 Status = Literal["finished", "failed", "pending"]
 CONSTANT = "constant"
@@ -28,7 +29,7 @@ class RunOutcome:
         lr: Learning rate η.
         seed: Seed.
         status: ``finished``, ``failed`` (or lost, or cancelled), ``pending``.
-        loss: Held-out loss; None unless finished and finite.
+        loss: The metric that α is chosen by, by default the held-out loss; None unless finished and finite.
         diverged: The run became non-finite or left every sensible range.
         lr_ratio: lr_B / lr_A.
         forgetting: Loss on the source task, if the workload has one.
@@ -59,6 +60,9 @@ class Cell:
     ``mean``, ``std`` (n-1) and the 95 % interval are over the ``n`` finite losses; diverged, failed and
     pending runs are counted, never averaged. ``losses`` maps seed to loss. Where α moves, ``scale`` is the
     one that α stands for.
+
+    All of them are in the unit of ``metric``. ``cost`` and ``costs`` are what analysis makes as low as
+    possible: the mean and the losses, with their sign turned where higher is better.
     """
 
     method: str
@@ -78,15 +82,33 @@ class Cell:
     forgetting: float | None = None
     alpha_schedule: str = CONSTANT
     losses: dict[int, float] = field(default_factory=dict)
+    metric: Metric = EVAL_LOSS
 
     @property
     def measured(self) -> bool:
         """Whether the cell may be an optimum: some loss, and no seed of it diverged."""
         return self.mean is not None and self.num_diverged == 0
 
+    @property
+    def sign(self) -> float:
+        """1 where lower is better, -1 where higher is."""
+        return 1.0 if self.metric.goal == "min" else -1.0
 
-def make_cells(outcomes: Iterable[RunOutcome]) -> list[Cell]:
+    @property
+    def cost(self) -> float | None:
+        """The mean, lower is better; None without one."""
+        return None if self.mean is None else self.sign * self.mean
+
+    @property
+    def costs(self) -> dict[int, float]:
+        """Seed to loss, lower is better."""
+        return {seed: self.sign * loss for seed, loss in self.losses.items()}
+
+
+def make_cells(outcomes: Iterable[RunOutcome], *, metric: Metric = EVAL_LOSS) -> list[Cell]:
     """Group runs into cells, sorted by method, lr, lr_ratio, schedule, rank, α.
+
+    ``metric`` is what the losses of ``outcomes`` are values of.
 
     The interval is mean ± t·s/√n with s pooled over the cells of the same method and rank, whose
     degrees of freedom add up: with 3 seeds a cell's own s is nearly worthless.
@@ -101,7 +123,7 @@ def make_cells(outcomes: Iterable[RunOutcome]) -> list[Cell]:
         key = (run.method, run.rank, run.alpha, run.lr, run.lr_ratio, run.alpha_schedule)
         groups.setdefault(key, []).append(run)
     pooled = _pooled_variance(groups)
-    cells = [_cell(members, *pooled[key[0], key[1]]) for key, members in groups.items()]
+    cells = [_cell(members, metric, *pooled[key[0], key[1]]) for key, members in groups.items()]
     return sorted(cells, key=_position)
 
 
@@ -111,9 +133,9 @@ def constant_alpha(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def best_cell(cells: Iterable[Cell]) -> Cell | None:
-    """The measured cell of the lowest mean loss."""
+    """The measured cell of the best mean: the lowest loss, the highest accuracy."""
     measured = [cell for cell in cells if cell.measured]
-    return min(measured, key=lambda cell: math.inf if cell.mean is None else cell.mean, default=None)
+    return min(measured, key=lambda cell: math.inf if cell.cost is None else cell.cost, default=None)
 
 
 def _position(cell: Cell) -> tuple[str, float, float, str, int, float]:
@@ -134,7 +156,7 @@ def _pooled_variance(
     return {key: (total / freedom if freedom else 0.0, freedom) for key, (total, freedom) in squares.items()}
 
 
-def _cell(members: Sequence[RunOutcome], variance: float, freedom: int) -> Cell:
+def _cell(members: Sequence[RunOutcome], metric: Metric, variance: float, freedom: int) -> Cell:
     first = members[0]
     losses = {run.seed: run.loss for run in members if run.loss is not None and not run.diverged}
     values = np.array(list(losses.values()))
@@ -161,6 +183,7 @@ def _cell(members: Sequence[RunOutcome], variance: float, freedom: int) -> Cell:
         forgetting=float(np.mean(kept)) if kept else None,
         alpha_schedule=first.alpha_schedule,
         losses=losses,
+        metric=metric,
     )
 
 
