@@ -75,7 +75,7 @@ def shape_values(table: Array, z: Array) -> Array:
 
 
 def shape_of_draw(table: Array, z: Array, shapes: Indices) -> Array:
-    """The shape of draw d at its own positions: (D, N) for z (D, N) and columns ``shapes`` (D,) of ``table``."""
+    """The shape of draw d, column ``shapes[d]`` of ``table``, at its own positions: (D, N) for z (D, N)."""
     below, share = _places(z)
     lower = table[below, shapes[:, None]]
     values: Array = lower + share * (table[below + 1, shapes[:, None]] - lower)
@@ -109,16 +109,18 @@ def _rises(z: Array) -> Iterator[Array]:
 
 
 def _turned(z: Array, steepness: float, turn: float) -> Array:
-    """z stretched by 1/steepness on the left and by steepness on the right, turning over ``turn`` octaves."""
+    """Z stretched by 1/steepness on the left and by steepness on the right, turning over ``turn`` octaves."""
     left, right = 1 / steepness, steepness
     if not turn:
         return np.where(z > 0, right * z, left * z)
     bend = turn * (np.logaddexp(z / turn, -z / turn) - np.log(2.0))
-    return (left + right) / 2 * z + (right - left) / 2 * bend
+    turned: Array = (left + right) / 2 * z + (right - left) / 2 * bend
+    return turned
 
 
 def _hyperbola(z: Array, steepness: float, width: float) -> Array:
     """A kink of slopes 1/steepness and steepness, rounded over ``width``, with its minimum at 0."""
     tilt, opening = (steepness - 1 / steepness) / 2, (steepness + 1 / steepness) / 2
     shifted = z - tilt * width / np.sqrt(opening**2 - tilt**2)
-    return tilt * shifted + opening * np.sqrt(shifted**2 + width**2)
+    kink: Array = tilt * shifted + opening * np.sqrt(shifted**2 + width**2)
+    return kink

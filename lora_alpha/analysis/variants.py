@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +24,8 @@ WIDER = 1.3  # variants are drawn from a posterior this much wider than its Gaus
 @dataclass(frozen=True, eq=False)
 class Placed:
     """One curve under a shape: cells ``x`` (n,), contrasts ``mean`` (n-1,) = basisᵀ·costs with their inverse
-    covariance, and the position and depth that fit best."""
+    covariance, and the position and depth that fit best.
+    """
 
     x: Array
     basis: Array
@@ -54,9 +56,10 @@ def variants(
     root = np.linalg.cholesky(covariance) * WIDER
     noise = rng.standard_normal((len(weights), num))
     drawn = weights[:, None] + root @ noise
-    log = -0.5 * (drawn**2).sum(0) / SIZE**2 - len(weights) * np.log(SIZE)
+    log = -0.5 * (drawn**2).sum(0) / SIZE**2 - len(weights) * math.log(SIZE)
     log += 0.5 * (noise**2).sum(0) + np.log(np.diag(root)).sum()
-    return table[:, :1] + table[:, 1:] @ drawn, log - np.log(num)
+    made: Array = table[:, :1] + table[:, 1:] @ drawn
+    return made, np.asarray(log - math.log(num), dtype=np.float64)
 
 
 @cache
