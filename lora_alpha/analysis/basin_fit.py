@@ -215,8 +215,9 @@ def _rise_of_cells(window: Window, belief: Belief, row: int) -> Array:
     z = window.x - window.centre
     if len(belief.weights):
         return _mean_shape(belief, z)
-    values: Array = window.found.basis @ window.found.mean
-    return (values - values.min()) / float(belief.depths[row])
+    values = window.found.basis @ window.found.mean
+    rise: Array = (values - values.min()) / float(belief.depths[row])
+    return rise
 
 
 def departure_covariance(x: Array, rise: Array, depth: float) -> Array:

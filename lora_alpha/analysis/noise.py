@@ -2,8 +2,8 @@
 
 A seed's level over a curve carries no information about where the curve is lowest and is removed exactly.
 What is left is known from contrasts between seeds: the variance of one run, and straight tilts of whole
-curves, of a seed over all curves or of one curve alone. A tilt moves a curve's minimum; one that a seed shares
-over all ranks moves every optimum alike.
+curves, of a seed over all curves or of one curve alone. A tilt moves a curve's minimum; one that a seed
+shares over all ranks moves every optimum alike.
 """
 
 from __future__ import annotations

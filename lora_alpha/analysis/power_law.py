@@ -103,8 +103,8 @@ def fit_power_law(located: Sequence[Located]) -> LawFit:
     """Fit log₂ α* = log₂ C + p·log₂ r to optima of which at least two lie inside the grid.
 
     Every joint draw of the optima gives a line by generalised least squares; the scatter of optima about the
-    law is unknown and drawn from its posterior on a grid. An optimum beyond the grid's edge weighs the lines by
-    how likely they make it.
+    law is unknown and drawn from its posterior on a grid. An optimum beyond the grid's edge weighs the lines
+    by how likely they make it.
     """
     inside, beyond = _split(located)
     lines, weights = _draws(inside, beyond, degree=1)

@@ -59,7 +59,7 @@ def variants(
     log = -0.5 * (drawn**2).sum(0) / SIZE**2 - len(weights) * math.log(SIZE)
     log += 0.5 * (noise**2).sum(0) + np.log(np.diag(root)).sum()
     made: Array = table[:, :1] + table[:, 1:] @ drawn
-    return made, np.asarray(log - math.log(num), dtype=np.float64)
+    return made, log - math.log(num)
 
 
 @cache
@@ -108,4 +108,5 @@ def _posterior(table: Array, curves: Sequence[Placed]) -> tuple[Array, Array]:
             depth[row] = max(depth[row] + step[0], depth[row] / 2)
             middle[row] += float(np.clip(step[1], -0.5, 0.5))
         weights = updated
-    return weights, np.linalg.inv(information)
+    covariance: Array = np.linalg.inv(information)
+    return weights, covariance
