@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.coverage.catalogue import ROOT, estimator_commit, worlds_of
 from benchmarks.coverage.harness import read_worlds, source_digest
-from benchmarks.coverage.report import before_of, report, wanted_lines, write_before
+from benchmarks.coverage.report import before_of, read_before, report, wanted_lines, write_before
 
 QUICK, FULL = 100, 1000
 DOCUMENT = ROOT / "docs" / "coverage.md"
@@ -48,9 +48,10 @@ def main(arguments: Sequence[str] = ()) -> int:
             advance=lambda number: progress.advance(task, number),
         )
     title = f"Estimator of commit {commit[:12]}; {replicates} replicates of {len(worlds)} worlds."
-    text = report(worlds, readings, title=title)
+    before = read_before()
+    text = report(worlds, readings, before, title=title)
     (out / "report.md").write_text(text, encoding="utf-8")
-    print(title, *wanted_lines(worlds, readings), sep="\n")
+    print(title, *wanted_lines(worlds, readings, before), sep="\n")
     print(f"{time.monotonic() - started:.0f} s; every count is in {out / 'report.md'}")
     if options.write_docs:
         DOCUMENT.write_text(text, encoding="utf-8")

@@ -39,14 +39,13 @@ known, read by the public functions of `lora_alpha.analysis`, and the answers co
 """
 
 
-def report(worlds: Sequence[World | RouteWorld], readings: Readings, *, title: str) -> str:
+def report(worlds: Sequence[World | RouteWorld], readings: Readings, before: Before, *, title: str) -> str:
     """All of it, in Markdown."""
-    before = read_before()
     return "\n".join(
         [
             INTRODUCTION,
             f"{title}\n",
-            *wanted_lines(worlds, readings),
+            *wanted_lines(worlds, readings, before),
             *(line for quantity in QUANTITIES for line in _quantity(worlds, readings, before, quantity)),
             *_bounds(worlds, readings),
             *_routes(worlds, readings, before),
@@ -55,9 +54,9 @@ def report(worlds: Sequence[World | RouteWorld], readings: Readings, *, title: s
     )
 
 
-def wanted_lines(worlds: Sequence[World | RouteWorld], readings: Readings) -> list[str]:
+def wanted_lines(worlds: Sequence[World | RouteWorld], readings: Readings, before: Before) -> list[str]:
     """One line for each wanted figure."""
-    figures = judge(worlds, readings, read_before())
+    figures = judge(worlds, readings, before)
     return ["## Wanted\n", *(f"- {each.sentence}: {MET[each.met]} ({each.found})" for each in figures), ""]
 
 

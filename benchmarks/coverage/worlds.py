@@ -144,7 +144,7 @@ def plant(world: World, rng: np.random.Generator) -> tuple[list[Cell], Truth]:
 
 def _grid(world: World, centres: Array, rng: np.random.Generator) -> Array:
     """log₂ α of the grid, at a random offset."""
-    low, high = centres.min() - MARGIN_OCTAVES, centres.max() + MARGIN_OCTAVES
+    low, high = float(centres.min()) - MARGIN_OCTAVES, float(centres.max()) + MARGIN_OCTAVES
     rising = np.sort(centres)
     if world.edges_high:
         high = rng.uniform(*rising[-world.edges_high - 1 :][:2])
@@ -152,7 +152,7 @@ def _grid(world: World, centres: Array, rng: np.random.Generator) -> Array:
         low = rng.uniform(*rising[world.edges_low - 1 :][:2])
     steps = np.array(UNEVEN if world.uneven else (1.0,)) * world.spacing
     number = math.ceil((high - low) / steps.mean()) + 1
-    walk = np.concatenate([[0.0], np.cumsum(np.resize(steps, number - 1))])
+    walk: Array = np.concatenate([[0.0], np.cumsum(np.resize(steps, number - 1))])
     if world.edges_high:
         return walk - walk[-1] + high
     if world.edges_low:
