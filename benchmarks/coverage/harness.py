@@ -7,8 +7,9 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 from benchmarks.coverage.catalogue import ROOT
 from benchmarks.coverage.readings import Reading, read
@@ -76,7 +77,9 @@ def _read_blocks(
         return
     for name in THREADS:  # before the processes load numpy
         os.environ[name] = "1"
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=_end_with_the_parent
+    ) as pool:
         try:
             pending = {pool.submit(_read_block, world, block): world for world, block in blocks}
             for future in as_completed(pending):
@@ -84,6 +87,18 @@ def _read_blocks(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _end_with_the_parent() -> None:
+    """A killed parent leaves nobody behind."""
+
+    def wait() -> None:
+        parent = parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def _read_block(world: World | RouteWorld, block: Sequence[int]) -> list[Reading]:

@@ -35,7 +35,8 @@ known, read by the public functions of `lora_alpha.analysis`, and the answers co
   has no p and no C. The basin holds every α whose expected loss is within 2 % of the least; an end beyond
   the grid or a cliff is not asked for.
 - **Width** and **rmse** are octaves of α, but for p. *No interval*: share of replicates without one.
-  *Before*: the estimator that this one replaced.
+  *Before*: the vertex of three neighbouring cells with a jackknife over seeds, which this estimator replaced
+  (100 replicates).
 """
 
 

@@ -147,17 +147,18 @@ def _grid(world: World, centres: Array, rng: np.random.Generator) -> Array:
     low, high = float(centres.min()) - MARGIN_OCTAVES, float(centres.max()) + MARGIN_OCTAVES
     rising = np.sort(centres)
     if world.edges_high:
-        high = rng.uniform(*rising[-world.edges_high - 1 :][:2])
+        high = float(rng.uniform(*rising[-world.edges_high - 1 :][:2]))
     if world.edges_low:
-        low = rng.uniform(*rising[world.edges_low - 1 :][:2])
-    steps = np.array(UNEVEN if world.uneven else (1.0,)) * world.spacing
-    number = math.ceil((high - low) / steps.mean()) + 1
+        low = float(rng.uniform(*rising[world.edges_low - 1 :][:2]))
+    steps: Array = np.array(UNEVEN if world.uneven else (1.0,)) * world.spacing
+    number = math.ceil((high - low) / float(steps.mean())) + 1
     walk: Array = np.concatenate([[0.0], np.cumsum(np.resize(steps, number - 1))])
+    end = float(walk[-1])
     if world.edges_high:
-        return walk - walk[-1] + high
+        return walk + (high - end)
     if world.edges_low:
         return walk + low
-    return walk + (low + high - walk[-1]) / 2.0 + rng.uniform(-0.5, 0.5) * world.spacing
+    return walk + ((low + high - end) / 2.0 + float(rng.uniform(-0.5, 0.5)) * world.spacing)
 
 
 def _losses(world: World, x: Array, centres: Array, rng: np.random.Generator) -> tuple[Array, Flags]:

@@ -87,6 +87,19 @@ def test_the_planted_truth_is_that_of_its_cells_on_a_fine_grid_without_noise(nam
             assert place.optimum == pytest.approx(law, abs=1e-6)
 
 
+def test_the_truth_over_shifting_seeds_is_the_minimum_of_their_mean_loss():
+    features = {"noise": "shift per curve", "shape": "smooth asymmetry", "shift": 0.5, "seeds": 600}
+    world = World(name="w", ranks=(1, 2), rel=1e-9, spacing=0.25, **features)
+    cells, truth = plant(world, np.random.default_rng(5))
+    curve = [(math.log2(cell.alpha), cell.mean) for cell in cells if cell.rank == 1]
+    x, y = (np.array(values) for values in zip(*curve, strict=True))
+    near = np.abs(x - x[y.argmin()]) < 1
+    fine = np.linspace(x[near][0], x[near][-1], 2001)
+    lowest = fine[np.polyval(np.polyfit(x[near] - 7, y[near], 4), fine - 7).argmin()]
+    assert truth.places[1].optimum == pytest.approx(lowest, abs=0.04)
+    assert truth.places[1].optimum == pytest.approx(7 - 0.7 * 0.5**2 / 2, abs=1e-3)  # by hand
+
+
 def test_a_run_scatters_by_rel_of_the_rise():
     for noise in ("normal", "heavy tails", "correlated along α"):
         world = World(name="w", noise=noise, seeds=50, spacing=0.25)
