@@ -162,6 +162,7 @@ def _draw(name: str, rng: np.random.Generator) -> World:
     noise: Noise = get_args(Noise)[rng.integers(len(get_args(Noise)))]
     kind: Missing = get_args(Missing)[rng.integers(len(get_args(Missing)))]
     missing = sometimes(0.3, float(rng.uniform(0.01, 0.1)))
+    cliff = sometimes(0.2, float(rng.uniform(0.3, 2.0)), otherwise=math.inf)
     edges = int(sometimes(0.2, 1.0)) if number > 3 else 0
     high = bool(rng.random() < 0.5)
     return World(
@@ -177,12 +178,12 @@ def _draw(name: str, rng: np.random.Generator) -> World:
         log2_coefficient=float(rng.uniform(4.0, 9.0)),
         scatter=sometimes(0.25, float(rng.uniform(0.1, 0.3))),
         bend=sometimes(0.1, float(rng.uniform(-0.08, 0.08))),
-        tilt=float(rng.uniform(0.1, 0.4)),
-        shift=float(rng.uniform(0.05, 0.3)),
+        tilt=float(rng.uniform(0.1, 0.4)) if noise.startswith("tilt") else World.tilt,
+        shift=float(rng.uniform(0.05, 0.3)) if noise.startswith("shift") else World.shift,
         curvature_growth=sometimes(0.25, float(2.0 ** rng.uniform(-3.0, 3.0)), otherwise=1.0),
         width_growth=sometimes(0.25, float(2.0 ** rng.uniform(-1.0, 1.0)), otherwise=1.0),
-        cliff=sometimes(0.2, float(rng.uniform(0.3, 2.0)), otherwise=math.inf),
-        cliff_scatter=sometimes(0.5, 0.15),
+        cliff=cliff,
+        cliff_scatter=sometimes(0.5, 0.15) if cliff < math.inf else 0.0,
         edges_high=edges if high else 0,
         edges_low=0 if high else edges,
         missing=missing,

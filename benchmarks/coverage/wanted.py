@@ -15,7 +15,7 @@ from benchmarks.coverage.routes import RouteWorld
 from benchmarks.coverage.worlds import World
 
 NAMED = 20  # so many worlds are named in a line
-WINNERS = {"alpha": "alpha_better", "lr": "lr_better"}
+WINNERS = ("alpha_better", "lr_better")
 SILENT = ("undecided", "not_enough_data")
 
 Readings = dict[str, list[Reading]]
@@ -155,14 +155,10 @@ def _finer_is_no_worse(pairs: Sequence[Pair], quantity: str) -> Wanted:
     )
 
 
-def winners(world: RouteWorld, readings: Sequence[Reading]) -> dict[str, int]:
-    """How often each route was named the winner: on one rank or on all, whichever is more."""
+def winners(readings: Sequence[Reading]) -> int:
+    """How often a route was named the winner: on one rank or on all, whichever is more."""
     alone, overall = verdicts(readings, "verdict"), verdicts(readings, "overall")
-    return {
-        route: max(alone[verdict], overall[verdict])
-        for route, verdict in WINNERS.items()
-        if route != world.winner
-    }
+    return sum(max(alone[verdict], overall[verdict]) for verdict in WINNERS)
 
 
 def _false_winners(routes: Sequence[RouteWorld], readings: Readings) -> list[Wanted]:
@@ -170,7 +166,7 @@ def _false_winners(routes: Sequence[RouteWorld], readings: Readings) -> list[Wan
     for world in routes:
         if world.winner:
             continue
-        number, named = len(readings[world.name]), sum(winners(world, readings[world.name]).values())
+        number, named = len(readings[world.name]), winners(readings[world.name])
         shares.append(named / number)
         if clopper_pearson(named, number)[0] > 0.03:
             far.append(f"{world.name}: {percent(named / number)}")

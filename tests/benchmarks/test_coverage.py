@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from benchmarks.coverage import main
 from benchmarks.coverage.catalogue import ROUTES, SURFACES, drawn_worlds, worlds_of
 from benchmarks.coverage.counts import clopper_pearson, count
 from benchmarks.coverage.harness import read_worlds
-from benchmarks.coverage.readings import read
+from benchmarks.coverage.readings import covered, given, read
 from benchmarks.coverage.report import before_of, read_before, report, write_before
 from benchmarks.coverage.routes import RouteWorld, plant_routes
 from benchmarks.coverage.shapes import SHAPES, basin
@@ -134,6 +135,32 @@ def test_seeds_tilt_shift_and_lift_their_curves_as_a_whole():
 
 
 @pytest.mark.parametrize(
+    ("noise", "near", "far"),
+    [  # deviation of a run at α* and four octaves away, in rises of an octave; rel is 0.1, depth is floor / 5
+        ("normal", 0.1, 0.1),
+        ("proportional to loss", 0.1, 0.1 * (1 + 16 / 5)),
+        ("growing with distance", 0.05, 0.25),
+        ("level per seed", 0.1 * math.sqrt(1 + 3**2), 0.1 * math.sqrt(1 + 3**2)),
+        ("tilt per seed", 0.1, math.hypot(0.1, 0.3 * 4)),
+        ("tilt per curve", 0.1, math.hypot(0.1, 0.3 * 4)),
+    ],
+)
+def test_noise_grows_away_from_the_optimum_as_it_says(noise, near, far):
+    world = World(name="w", noise=noise, rel=0.1, seeds=1500, ranks=(1, 2), exponent=0.0, depth=0.1)
+    cells, _ = plant(world, np.random.default_rng(4))
+    x = np.array([math.log2(cell.alpha) for cell in cells]) - 7.0
+    std = np.array([cell.std for cell in cells]) / 0.1
+    wide, narrow = np.abs(x).argmax(), np.abs(x).argmin()
+    share = (abs(x[wide]) - abs(x[narrow])) / 4.0
+    if noise in ("normal", "level per seed"):
+        assert std == pytest.approx(near, rel=0.1)
+    else:
+        assert std[narrow] == pytest.approx(near, rel=0.1) or abs(x[narrow]) > 0.1
+        assert near * 1.2 < std[wide] < far * 1.1
+        assert std[wide] > share * far * 0.7
+
+
+@pytest.mark.parametrize(
     ("kind", "share", "gone"), [("failed", 0.1, 21), ("pending", 0.02, 4), ("pending tail", 0.1, 21)]
 )
 def test_runs_are_missing_as_asked(kind, share, gone):
@@ -197,11 +224,16 @@ def test_a_winner_is_lower_by_its_gain_at_the_optimum(winner, better):
     assert alpha - lr == pytest.approx(better * 0.05, rel=0.02)
 
 
-@pytest.mark.parametrize(("beyond", "ends"), [(-1.2, False), (2.0, True)])
-def test_a_route_ends_short_of_or_beyond_its_optimum(beyond, ends):
-    cells = plant_routes(RouteWorld(name="w", rel=1e-12, lr_beyond=beyond), np.random.default_rng(0))
-    route = sorted((cell for cell in cells if cell.alpha == 8.0), key=lambda cell: cell.lr)
-    assert (route[-1].mean > route[-2].mean) is ends
+def test_a_route_ends_short_of_or_beyond_its_optimum():
+    for beyond in (-1.2, 2.0):
+        world = RouteWorld(name="w", rel=1e-12, lr_beyond=beyond, alpha_spacing=0.01)
+        for replicate in range(5):
+            cells = plant_routes(world, np.random.default_rng(replicate))
+            alphas = [cell for cell in cells if cell.lr == 1e-5]
+            optimum = math.log2(min(alphas, key=lambda cell: cell.mean).alpha / 8.0)
+            reach = max(math.log2(cell.lr / 1e-5) for cell in cells)
+            gap = reach - optimum - beyond
+            assert -1.01 < gap < 0.01 if beyond < 0 else -0.01 < gap < 1.01
 
 
 def test_worlds_are_many_different_and_ten_of_them_nobodys_choice():
@@ -227,9 +259,75 @@ def test_every_world_can_be_planted_and_has_something_to_ask_for():
             assert any(place.inside for place in truth.places.values())
 
 
+def law_of(optima, **fit):
+    """What the analysis might say, in public names."""
+    named = {
+        optimum["rank"]: SimpleNamespace(censored="", **{key: optimum[key] for key in optimum})
+        for optimum in optima
+    }
+    return [SimpleNamespace(fit=SimpleNamespace(bends=True, **fit), optima=tuple(named.values()))]
+
+
+def test_a_reading_is_the_truth_beside_what_the_analysis_says(monkeypatch):
+    world, replicate = BY_NAME["octave grid"], 3
+    optima = [
+        {
+            "rank": rank,
+            "value": 2.0**rank,
+            "low": 2.0 ** (rank - 1),
+            "high": 2.0 ** (rank + 2),
+            "basin_low": 2.0 ** (rank + 0.1),
+            "basin_low_low": 2.0 ** (rank + 0.2),
+            "basin_low_high": 2.0 ** (rank + 0.3),
+            "basin_high": 2.0 ** (rank + 0.4),
+            "basin_high_low": 2.0 ** (rank + 0.5),
+            "basin_high_high": 2.0 ** (rank + 0.6),
+        }  # fmt: skip
+        for rank in world.ranks
+    ]
+    fit = {"exponent": 0.6, "exponent_low": 0.5, "exponent_high": 0.7}
+    fit |= {"coefficient": 2.0, "coefficient_low": 4.0, "coefficient_high": None}
+    monkeypatch.setattr("benchmarks.coverage.readings.fit_laws", lambda cells: law_of(optima, **fit))
+    ends = set()
+    for replicate in range(8):
+        found = read(world, replicate)
+        assert found["p"] == [0.5, 0.6, 0.5, 0.7]
+        assert found["C"] == [7.0, 1.0, 2.0, None]
+        truth, rank, low, high = found["alpha"]
+        assert truth == 7 + 0.5 * math.log2(rank)
+        assert (low, high) == (rank - 1, rank + 2)
+        half = math.sqrt(0.01 / 0.03)
+        way = -1 if found["basin"][0] < truth else 1
+        assert found["basin"][0] == pytest.approx(truth + way * half)
+        assert np.array(found["basin"][1:]) - rank == pytest.approx(
+            [0.1, 0.2, 0.3] if way < 0 else [0.4, 0.5, 0.6]
+        )
+        ends.add(way)
+        right = sum(rank - 1 <= 7 + 0.5 * math.log2(rank) <= rank + 2 for rank in world.ranks)
+        errors = sum((rank - 7 - 0.5 * math.log2(rank)) ** 2 for rank in world.ranks)
+        assert found["optima"] == [7, 7, right, pytest.approx(errors)]
+        assert found["bends"] is True
+    assert ends == {-1, 1}
+
+
+@pytest.mark.parametrize(
+    ("four", "is_given", "is_covered"),
+    [
+        ([0.5, 0.6, 0.5, 0.7], True, True),
+        ([0.5, 0.6, 0.51, 0.7], True, False),
+        ([0.5, 0.4, 0.3, 0.49], True, False),
+        ([0.5, 0.4, None, 0.7], False, False),
+        ([0.5, None, None, None], False, False),
+    ],
+)
+def test_an_interval_covers_with_both_ends(four, is_given, is_covered):
+    assert (given(four), covered(four)) == (is_given, is_covered)
+
+
 def test_a_replicate_is_the_same_whenever_it_is_read():
     assert read(FEW[0], 3) == read(FEW[0], 3)
-    assert read(FEW[0], 3)["alpha"] != read(FEW[0], 4)["alpha"]
+    assert read(FEW[0], 3)["p"] != read(FEW[0], 4)["p"]
+    assert read(FEW[0], 3)["p"] != read(dataclasses.replace(FEW[0], name="another"), 3)["p"]
 
 
 def test_a_killed_run_goes_on_to_the_same_readings(tmp_path, monkeypatch):
@@ -252,7 +350,7 @@ def test_a_killed_run_goes_on_to_the_same_readings(tmp_path, monkeypatch):
 
 def test_processes_read_what_one_reads(tmp_path):
     one, two = (
-        read_worlds(FEW[2:], replicates=12, processes=number, out=tmp_path / str(number), advance=[].append)
+        read_worlds(ROUTES[:2], replicates=3, processes=number, out=tmp_path / str(number), advance=[].append)
         for number in (0, 2)
     )
     assert one == two
