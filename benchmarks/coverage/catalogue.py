@@ -17,7 +17,17 @@ from benchmarks.coverage.worlds import Missing, Noise, World
 ROOT = Path(__file__).parents[2]
 ESTIMATOR = tuple(
     f"lora_alpha/analysis/{name}.py"
-    for name in ("surface", "shapes", "noise", "variants", "optimum", "power_law", "law")
+    for name in (
+        "curves",
+        "shapes",
+        "noise",
+        "variants",
+        "basin_fit",
+        "surface",
+        "optimum",
+        "power_law",
+        "law",
+    )
 )
 DRAWN = 10
 TEN_RANKS = tuple(2**k for k in range(10))

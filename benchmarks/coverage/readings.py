@@ -101,7 +101,7 @@ def _basin(place: Place, optimum: Optimum | None, *, high: bool) -> Four | None:
 def basin_end(optimum: Optimum, *, high: bool) -> tuple[float, float | None, float | None]:
     """An end of a basin and its interval; an analysis without one gives None."""
     end = "basin_high" if high else "basin_low"
-    return getattr(optimum, end), getattr(optimum, f"{end}_low", None), getattr(optimum, f"{end}_high", None)
+    return getattr(optimum, end), getattr(optimum, f"{end}_from", None), getattr(optimum, f"{end}_to", None)
 
 
 def _bounds(truth: Truth, optima: dict[int, Optimum]) -> list[int]:

@@ -108,5 +108,4 @@ def _posterior(table: Array, curves: Sequence[Placed]) -> tuple[Array, Array]:
             depth[row] = max(depth[row] + step[0], depth[row] / 2)
             middle[row] += float(np.clip(step[1], -0.5, 0.5))
         weights = updated
-    covariance: Array = np.linalg.inv(information)
-    return weights, covariance
+    return weights, np.asarray(np.linalg.inv(information), dtype=np.float64)
