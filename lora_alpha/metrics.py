@@ -66,83 +66,17 @@ KNOWN = (
 )
 
 # The guess by name: words of metrics that trainers and evaluation suites log.
-LOWER = frozenset(
-    [
-        "loss",
-        "losses",
-        "nll",
-        "xent",
-        "crossentropy",
-        "perplexity",
-        "ppl",
-        "bpb",
-        "bpc",
-        "error",
-        "errors",
-        "err",
-        "mse",
-        "rmse",
-        "mae",
-        "wer",
-        "cer",
-        "ter",
-        "kl",
-        "divergence",
-        "forgetting",
-        "regret",
-        "fid",
-        "ece",
-        "brier",
-    ]
+LOWER = re.compile(
+    "loss(es)?|nll|xent|crossentropy|perplexity|ppl|bp[bc]|err(or)?s?|r?mse|mae|[wct]er|kl|divergence|"
+    "forgetting|regret|fid|ece|brier"
 )
-HIGHER = frozenset(
-    [
-        "accuracy",
-        "accuracies",
-        "acc",
-        "reward",
-        "rewards",
-        "return",
-        "returns",
-        "score",
-        "scores",
-        "f1",
-        "precision",
-        "recall",
-        "auc",
-        "auroc",
-        "bleu",
-        "chrf",
-        "rouge",
-        "rouge1",
-        "rouge2",
-        "rougel",
-        "rougelsum",
-        "meteor",
-        "bertscore",
-        "exactmatch",
-        "em",
-        "winrate",
-        "passrate",
-        "pass",
-        "success",
-        "correct",
-        "mcc",
-        "matthews",
-        "spearman",
-        "pearson",
-        "ndcg",
-        "mrr",
-        "psnr",
-        "ssim",
-        "iou",
-        "margins",
-    ]
+HIGHER = re.compile(
+    "acc|accurac(y|ies)|rewards?|returns?|scores?|f1|precision|recall|auc|auroc|bleu|chrf|rouge(1|2|l|lsum)?|"
+    "meteor|bertscore|exactmatch|em|winrate|passrate|pass|success|correct|mcc|matthews|spearman|pearson|ndcg|"
+    "mrr|psnr|ssim|iou|margins?"
 )
 # With one of these in its name a number is about a metric, or about its worse half, and has no direction.
-UNCLEAR = frozenset(
-    ["std", "stderr", "var", "variance", "rejected", "scale", "weight", "coef", "coefficient", "count", "num"]
-)
+UNCLEAR = re.compile("std|stderr|var|variance|rejected|scale|weight|coef|coefficient|count|num")
 
 
 def guess_goal(name: str) -> Goal | None:
@@ -157,8 +91,8 @@ def guess_goal(name: str) -> Goal | None:
     """
     parts = re.findall(r"[a-z]+\d*", name.lower())
     words = {*parts, *(a + b for a, b in zip(parts, parts[1:], strict=False))}
-    low, high = bool(words & LOWER), bool(words & HIGHER)
-    if low == high or words & UNCLEAR:
+    low, high, unclear = (any(map(kind.fullmatch, words)) for kind in (LOWER, HIGHER, UNCLEAR))
+    if low == high or unclear:
         return None
     return "min" if low else "max"
 

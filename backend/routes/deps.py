@@ -54,17 +54,13 @@ def _backend(request: Request) -> Backend:
 
 
 def _reading(
-    objective: Annotated[
-        Objective, Query(description="Metric at the end, or the best on the way.")
-    ] = "final",
+    objective: Annotated[Objective, Query(description="At the end, or the best on the way.")] = "final",
     at_step: Annotated[int | None, Query(ge=0, le=2**53, description="Read every run at this step.")] = None,
     metric: Annotated[
         MetricName | None,
-        Query(description="A recorded metric; what the sweep's α is chosen by unless given."),
+        Query(description="A recorded metric; the sweep's own unless given."),
     ] = None,
-    goal: Annotated[
-        Goal | None, Query(description="Which way is better, where its name does not say.")
-    ] = None,
+    goal: Annotated[Goal | None, Query(description="Which way is better; else by its name.")] = None,
     steps_to: Annotated[
         float | None,
         Query(allow_inf_nan=False, description="In place of the metric the steps until it is this good."),

@@ -131,13 +131,10 @@ def recommend(
     notes, within = list(read.notes), None
     if max_forgetting is not None:
         items = bounded_optima(found, max_forgetting=max_forgetting)
-        within = next(
-            (i for i in items if (i.method, i.rank, i.lr) == (answer.method, rank, answer.lr)), None
-        )
+        wanted = (answer.method, rank, answer.lr)
+        within = next((item for item in items if (item.method, item.rank, item.lr) == wanted), None)
         if within is None:
-            notes.append(
-                f"No α of rank {rank} at lr {answer.lr:g} was measured: nothing is known of its forgetting."
-            )
+            notes.append(f"Of rank {rank} at lr {answer.lr:g} no α was measured: its forgetting is unknown.")
     said = _said(sweep_id, reading, read) | {"notes": tuple(notes)}
     return Advice(**vars(answer) | said, bounded=within)
 

@@ -76,8 +76,14 @@ def read_sweep(session: Session, sweep_id: str, reading: Reading) -> SweepRead:
     rows = list(session.scalars(select(RunRow).where(RunRow.sweep_id == sweep_id).order_by(RunRow.position)))
     chosen = choose_metric(session, sweep, rows, name=reading.metric, goal=reading.goal)
     metric = chosen.metric
-    when = {"objective": reading.objective, "at_step": reading.at_step, "steps_to": reading.steps_to}
-    values = read_values(session, rows, metric, **when)
+    values = read_values(
+        session,
+        rows,
+        metric,
+        objective=reading.objective,
+        at_step=reading.at_step,
+        steps_to=reading.steps_to,
+    )
     forgetting = _forgetting(session, rows, reading)
     outcomes = {row.id: _outcome(row, values.get(row.id), reading, forgetting.get(row.id)) for row in rows}
     if reading.steps_to is not None:
@@ -118,7 +124,7 @@ def _outcome(row: RunRow, value: Value | None, reading: Reading, forgetting: flo
 
 
 def _how_it_went(row: RunRow, value: Value | None, reading: Reading) -> tuple[Status, bool]:
-    """Status and divergence at the moment that is read: a run may count before its end, or before it diverged."""
+    """Status and divergence when it is read: a run may count before its end, or before it diverged."""
     number = None if value is None else value.number
     if reading.steps_to is not None and number is not None:
         return "finished", False

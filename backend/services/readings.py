@@ -1,4 +1,4 @@
-"""One number of each run: a metric at the end, at a step, at its best, or the steps until it is good enough."""
+"""One number of each run: a metric at the end, at a step, at its best, or the steps until it is so good."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _summary(row: RunRow, name: str) -> float | None:
 
 
 def _until(part: Series, metric: Metric, objective: Objective, at_step: int | None = None) -> float | None:
-    """The last or best value up to ``at_step``, NaN if the last is not finite; None if the curve ends before."""
+    """The last or best value up to ``at_step``: NaN if the last is not finite, None if none is so late."""
     values = part.values
     if at_step is not None:
         if part.steps[-1] < at_step:

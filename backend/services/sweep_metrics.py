@@ -74,9 +74,7 @@ def choose_metric(
     assert name is not None
     metric = describe(name, goal=goal, declared=declared_metrics(sweep))
     if metric.goal_from == "name":
-        notes.append(
-            f"By its name {name} is taken for a metric of which {metric.better}; goal= overrules it."
-        )
+        notes.append(f"By its name {name} is taken for a metric where {metric.better}: goal overrules it.")
     return Chosen(metric, tuple(notes))
 
 

@@ -138,9 +138,8 @@ def _sentence(best: Cell | None, free: Cell, bound: float, *, num_known: int, nu
         return "forgetting was not recorded here"
     if best is None:
         return f"no measured α keeps {within}; try smaller α"
-    unknown = (
-        f"; {num_cells - num_known} cells without forgetting are left out" if num_known < num_cells else ""
-    )
+    missing = num_cells - num_known
+    unknown = f"; {missing} cells without forgetting are left out" if missing else ""
     if best is free:
         return f"the best α keeps {within} anyway{unknown}"
     assert best.mean is not None

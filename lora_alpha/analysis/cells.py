@@ -28,8 +28,8 @@ class RunOutcome:
         scale: Effective scale s.
         lr: Learning rate η.
         seed: Seed.
-        status: ``finished``, ``failed`` (or lost, or cancelled), ``pending``; ``unreached``: it ended before it
-            came to the target that steps are counted to; ``unrecorded``: it ended without this metric.
+        status: ``finished``, ``failed`` (or lost, or cancelled), ``pending``; ``unreached``: it ended
+            before it came to the target that steps are counted to; ``unrecorded``: without this metric.
         loss: The metric that α is chosen by, by default the held-out loss; None unless finished and finite.
         diverged: The run became non-finite or left every sensible range.
         lr_ratio: lr_B / lr_A.

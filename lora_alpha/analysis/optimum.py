@@ -96,12 +96,12 @@ def find_optimum(cells: Sequence[Cell], *, target: Target = "alpha") -> Optimum 
     6.25
     """
     curve = sorted(cells, key=lambda cell: _position(cell, target))
-    tried = [cell for cell in curve if cell.measured or cell.num_diverged]
+    tried = [cell for cell in curve if cell.tried]
     usable = [index for index, cell in enumerate(tried) if cell.measured]
     if not usable:
         return None
     x = np.log2([_position(cell, target) for cell in tried])
-    y = np.array([cell.mean if cell.measured and cell.mean is not None else np.nan for cell in tried])
+    y = np.array([cell.cost if cell.measured and cell.cost is not None else np.nan for cell in tried])
     best = min(usable, key=lambda index: float(y[index]))
     censored = _censored(y, best)
     value = _vertex(x, y, best) if not censored else float(x[best])
@@ -129,7 +129,7 @@ def find_optimum(cells: Sequence[Cell], *, target: Target = "alpha") -> Optimum 
         basin_open_low=open_low,
         basin_open_high=open_high,
         basin_octaves=math.log2(basin_high / basin_low),
-        loss=float(y[best]),
+        loss=cell.sign * float(y[best]),
         censored=censored,
         bound_low=bound_low,
         bound_high=bound_high,
@@ -223,7 +223,7 @@ def _leave_one_out(tried: Sequence[Cell], x: NDArray[np.float64]) -> dict[int, f
     for removed in sorted(seeds):
         kept = seeds - {removed}
         y = np.array(
-            [np.mean([cell.losses[seed] for seed in kept]) if cell.measured else np.nan for cell in tried]
+            [np.mean([cell.costs[seed] for seed in kept]) if cell.measured else np.nan for cell in tried]
         )
         best = int(np.nanargmin(y))
         without[removed] = float(x[best]) if _censored(y, best) else _vertex(x, y, best)

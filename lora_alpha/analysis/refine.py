@@ -30,8 +30,9 @@ def coarse_grid(alphas: Sequence[float]) -> list[float]:
 def next_alphas(curve: Sequence[Cell], *, low: float, high: float) -> list[float]:
     """The α that one curve (cells equal in all but α) still needs; empty when its optimum is enclosed.
 
-    The best is that of the cells' metric: lowest loss, highest accuracy. Around it the gaps to both neighbours
-    are halved (in octaves) until they are half an octave; a diverged neighbour counts as one. From an edge one octave is added outwards, within ``low`` … ``high``.
+    Around the best cell (the lowest loss, the highest accuracy) the gaps to both neighbours are halved (in
+    octaves) until they are half an octave; a diverged neighbour counts as one. From an edge one octave is
+    added outwards, within ``low`` … ``high``.
 
     >>> from lora_alpha.analysis.cells import RunOutcome, make_cells
     >>> cells = make_cells(

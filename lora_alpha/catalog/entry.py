@@ -54,8 +54,8 @@ class WorkloadInfo:
         regime: Which regime of the α law it sits in, honestly.
         metric: What ``eval_loss`` measures, with its unit.
         forgetting: What ``forgetting_loss`` measures, or "" if there is no source task.
-        metrics: What the metrics that it records mean, where ``lora_alpha.metrics`` does not know them, or says
-            something else of those names.
+        metrics: What the metrics that it records mean, where ``lora_alpha.metrics`` does not know them or
+            says something else.
         options: Pydantic model of ``workload_options``; every field has a description, and a default unless
             only the user knows it (a model, a file).
         defaults: Sweep defaults.
