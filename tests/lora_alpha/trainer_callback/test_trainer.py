@@ -251,6 +251,7 @@ def test_trls_grpo_trainer_with_a_reward_for_the_objective(loopback: Any, tmp_pa
     (run,) = loopback.runs()
     assert (run.method, run.rank, run.scale, run.state) == ("lora", 4, 8.0, "finished")
     assert len(loopback.curve(run.id, "reward")[1]) == 2
-    found = loopback.client.metrics(run.sweep_id).metric
+    with loopback.client() as client:
+        found = client.metrics(run.sweep_id).metric
     assert (found.name, found.goal) == ("reward", "max")
     assert loopback.curve(run.id, "drift_ratio")[0] == [2]
