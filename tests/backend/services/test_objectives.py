@@ -80,7 +80,7 @@ def test_a_loss_an_accuracy_and_a_reward_of_one_surface_give_the_same_answers(
             assert [AS[metric](o.loss) for o in theirs.optima] == pytest.approx([o.loss for o in mine.optima])
         for rank in RANKS:
             advised = client.recommend(three[metric], rank=rank, lr=4e-4)
-            assert advised.alpha == client.recommend(losses, rank=rank, lr=4e-4).alpha
+            assert advised.alpha == pytest.approx(client.recommend(losses, rank=rank, lr=4e-4).alpha)
             assert advised.metric.name == metric
 
 
