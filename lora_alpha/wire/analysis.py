@@ -13,7 +13,7 @@ from __future__ import annotations
 from pydantic.dataclasses import dataclass
 
 from lora_alpha.analysis.cells import Cell
-from lora_alpha.analysis.collapse import CollapseScore
+from lora_alpha.analysis.collapse import COORDINATES, CollapseFit, CollapseScore, Exponent
 from lora_alpha.analysis.equivalence import Equivalence, Verdict
 from lora_alpha.analysis.intervals import MARGIN
 from lora_alpha.analysis.law import Law
@@ -25,16 +25,19 @@ from lora_alpha.analysis.sharpness import RateAtSharpness, Sharpness, Suppressio
 from lora_alpha.wire.base import Answer
 
 __all__ = [
+    "COORDINATES",
     "MARGIN",
     "WITHIN_BASIN",
     "Advice",
     "Cell",
     "Cells",
     "Collapse",
+    "CollapseFit",
     "CollapseScore",
     "Curvature",
     "Equivalence",
     "Equivalences",
+    "Exponent",
     "Law",
     "Laws",
     "Optimum",
@@ -85,7 +88,11 @@ class Equivalences(Answer):
 
 
 class Collapse(Answer):
-    """Answer of ``GET /sweeps/{id}/collapse``; ``verdict`` names the coordinate, or says "none"."""
+    """Answer of ``GET /sweeps/{id}/collapse``.
+
+    ``verdict`` names the coordinate, or several with "or" that the data cannot tell apart; ``none``,
+    ``undecided``, ``not_enough_data``; ``mixed`` where methods differ. ``fits`` has each method's, in words.
+    """
 
     sweep_id: str
     objective: str
@@ -93,6 +100,7 @@ class Collapse(Answer):
     verdict: str
     items: list[CollapseScore]
     reasons: list[str] = []
+    fits: list[CollapseFit] = []
 
 
 class Schedules(Answer):
