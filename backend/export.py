@@ -225,7 +225,7 @@ def _collapse_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
         sweep = find_sweep(session, sweep_id)
         for fit, scores in sweep_collapse(session, sweep_id, Reading()):
             for score in scores:
-                given = dict(zip(("alpha", "lr", "rank"), score.exponents or (), strict=False))
+                given = dict(zip(("alpha", "lr", "rank"), score.exponents, strict=False))
                 named = {name: {"value": value} for name, value in given.items()}
                 yield {"sweep": sweep, "fit": fit, "score": score, "exponents": named}
             if fit.lr is not None or fit.alpha is not None:

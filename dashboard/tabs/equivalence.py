@@ -131,7 +131,7 @@ def _score_table(collapse: Collapse) -> Component:
         [
             item.method,
             item.coordinate,
-            *(f"{exponent:g}" for exponent in item.exponents or ()),
+            *(f"{exponent:g}" for exponent in item.exponents),
             number(item.score),
             number(ceilings.get((item.method, item.lr_ratio))),
             "–"

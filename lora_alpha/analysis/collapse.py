@@ -54,7 +54,7 @@ class CollapseScore:
     num_alone: int
     points: tuple[CollapsePoint, ...]
     lr_ratio: float = 1.0
-    exponents: tuple[float, float, float] | None = None
+    exponents: tuple[float, ...] = ()
     alike: tuple[str, ...] = ()
     behind: float | None = None
     behind_low: float | None = None

@@ -49,7 +49,8 @@ class Sums:
         """Coefficients (..., k), and the sum of squared misfits (...)."""
         found = np.linalg.solve(self.gram + penalty, self.cross[..., None])[..., 0]
         fitted = ((self.gram @ found[..., None])[..., 0] - 2 * self.cross) * found
-        return found, np.maximum(self.squares + fitted.sum(-1), 0.0)
+        misfit = np.maximum(self.squares + fitted.sum(-1), 0.0)
+        return np.asarray(found, np.float64), np.asarray(misfit, np.float64)
 
 
 def sums(runs: Runs, design: Array) -> Sums:
