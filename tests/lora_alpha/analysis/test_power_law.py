@@ -48,7 +48,9 @@ def high_edge(k: int, last: float) -> Located:
     log = np.repeat(np.minimum(at - last, 0)[:, None] * 20, NUM_DRAWS, axis=1)
     draws = CurveDraws(np.full(NUM_DRAWS, last + 1.0), at, np.zeros((97, NUM_DRAWS)), at, log)
     return Located(
-        dataclasses.replace(POINT, rank=2**k, value=2.0**last, censored="high_edge", bound_low=2.0 ** (last - 1)),
+        dataclasses.replace(
+            POINT, rank=2**k, value=2.0**last, censored="high_edge", bound_low=2.0 ** (last - 1)
+        ),
         draws,
     )
 

@@ -168,7 +168,9 @@ def test_no_minimum_lies_beyond_a_wall() -> None:
     assert low.grid[0] >= -10.5
 
 
-@pytest.mark.xfail(strict=True, reason="a curve that falls up to its last cell is given a minimum just before it")
+@pytest.mark.xfail(
+    strict=True, reason="a curve that falls up to its last cell is given a minimum just before it"
+)
 def test_a_noisy_curve_that_falls_to_its_end_leaves_the_minimum_open() -> None:
     fall = 0.1 * (X - 11) ** 2 + np.random.default_rng(0).normal(0, 0.02, (3, 8))
     (curve,) = fit_surface([Curve(X, fall)]).curves
