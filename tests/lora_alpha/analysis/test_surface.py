@@ -197,7 +197,7 @@ def test_an_asymmetric_basin_is_covered() -> None:
     for _ in range(2):
         minima = rng.uniform(5.5, 7.5, 3)
         curves = [
-            Curve(X, np.where(X > m, 0.4, 0.1) * (X - m) ** 2 + rng.normal(0, 0.01, (3, 8))) for m in minima
+            Curve(X, np.where(m < X, 0.4, 0.1) * (X - m) ** 2 + rng.normal(0, 0.01, (3, 8))) for m in minima
         ]
         for curve, truth in zip(fit_surface(curves).curves, minima, strict=True):
             low, _, high = ends(curve.where)
