@@ -104,6 +104,12 @@ def test_a_law_that_fits_badly_is_less_sure_than_its_optima() -> None:
     assert fit.scatter_octaves == pytest.approx(math.sqrt((left**2).mean()))
 
 
+def test_scatter_about_the_law_is_seen_beyond_the_doubt_of_each_optimum() -> None:
+    """Optima known to 0.15 that scatter by 0.4: p is known to 0.4 / √10, not to 0.15 / √10."""
+    fit = fit_power_law(points([7 + 0.4, 7.5 - 0.4, 8 - 0.4, 8.5 + 0.4, 9 - 0.2], 0.15))
+    assert fit.exponent_high - fit.exponent_low > 1.4 * 2 * 1.96 * 0.15 / math.sqrt(10)
+
+
 def test_a_rank_whose_optimum_lies_above_its_grid_makes_low_laws_unlikely() -> None:
     inside = points([7.0, 7.2, 7.4], 0.4)
     plain = fit_power_law(inside)
