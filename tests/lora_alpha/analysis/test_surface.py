@@ -128,9 +128,9 @@ def test_the_tilts_of_seeds_widen_what_is_known() -> None:
     # A tilt of 0.1 an octave moves the minimum of 0.1·z² by half an octave, the mean of three seeds by less.
     moved = float(tilt.std(ddof=1)) / math.sqrt(3) / 0.2
     assert before[0].where.std() < 0.3 * moved
-    assert after[0].where.std() > 0.7 * moved
+    assert after[0].where.std() > 1.8 * moved
     # All ranks share the seeds: their optima move alike.
-    assert np.corrcoef([curve.where for curve in after])[0, 1] > 0.7
+    assert np.corrcoef([curve.where for curve in after])[0, 1] > 0.85
 
 
 def test_far_from_the_minimum_a_curve_is_what_was_measured() -> None:
