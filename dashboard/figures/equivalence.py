@@ -15,7 +15,9 @@ from dashboard.figures.style import (
     faded,
     layout,
     ordinal_colours,
+    value_axis,
 )
+from lora_alpha.metrics import EVAL_LOSS
 from lora_alpha.wire.analysis import Collapse, CollapseScore, Equivalence
 
 NOTHING = "No cell has finished yet."
@@ -112,13 +114,14 @@ def collapse_figure(
                 }
             )
     score = "" if shown.score is None else f" (score {shown.score:.2f})"
+    title = "loss" if collapse.metric == EVAL_LOSS else collapse.metric.title
     return {
         "data": data,
         "layout": layout(
             theme,
             x=axis(theme, f"{shown.coordinate}{score}", log=True),
-            y=axis(
-                theme, "loss, floors of ranks made equal" if levels else "loss", log=min(heights.values()) > 0
+            y=value_axis(
+                theme, f"{title}, floors of ranks made equal" if levels else title, heights.values()
             ),
             height=420,
             hovermode="closest",

@@ -24,7 +24,7 @@ from dashboard.figures.equivalence import (
 )
 from dashboard.figures.style import Theme, number
 from dashboard.tab import Plot, Row, Tab, Words
-from dashboard.tabs.alpha_eta import reading
+from dashboard.tabs.alpha_eta import READING, reading
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.wire.analysis import COORDINATES, Collapse, Equivalence, Equivalences, Exponent
 from lora_alpha.wire.client import Client
@@ -35,8 +35,8 @@ EXTEND_LRS = "extend-lrs-button"
 MORE_LRS = (4, 16)
 VERDICTS = {
     "equivalent": ("teal", "Equivalent: raising α did what raising η does, within the margin."),
-    "alpha_better": ("blue", "α better: raising α reached a lower loss than raising η."),
-    "lr_better": ("orange", "η better: raising η reached a lower loss than raising α. The claim fails here."),
+    "alpha_better": ("blue", "α better: raising α did better than raising η."),
+    "lr_better": ("orange", "η better: raising η did better than raising α. The claim fails here."),
     "undecided": ("gray", "Undecided: the interval is too wide."),
     "mixed": ("gray", "Ranks disagree."),
     "not_enough_data": ("gray", "Not enough data to decide."),
@@ -195,7 +195,7 @@ TAB = Tab(
         choice("coordinate", "Coordinate", BEST, [BEST, *COORDINATES, FITTED]),
         switch("floors", "Floors of ranks", EQUAL_FLOORS, [EQUAL_FLOORS, MEASURED_FLOORS]),
     ),
-    reads=("objective", "at_step"),
+    reads=READING,
     parts=(ROUTES, COLLAPSE, SCORES),
     fetch=fetch,
     draw=draw,
