@@ -27,7 +27,7 @@ def test_the_truth_is_covered_and_does_not_lose(world: dict[str, Any]) -> None:
                 known[i] += 1
                 covered[i] += found.low <= true <= found.high
     assert lost <= 2
-    assert (known >= 0.4 * total).all()
+    assert (known >= total / 4).all()
     assert (covered / known > 0.84).all()
 
 

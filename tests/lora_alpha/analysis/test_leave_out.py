@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy.interpolate import BSpline
@@ -35,10 +33,9 @@ def test_leaving_out_is_fitting_the_rest(missing: float) -> None:
         return np.asarray(np.linalg.solve(design.T @ design + fit.penalty, design.T @ y))
 
     def coefficients(left: Sums) -> Array:
-        return left.solved(fit.penalty)[0]
+        return left.solved(fit.penalty)
 
     found = left_out(sums(runs, fit.design), coefficients)
-    assert found.all == pytest.approx(by_hand(runs.costs), abs=1e-7)
     for cluster in range(runs.num_clusters):
         costs = np.where((runs.cluster == cluster)[:, None], np.nan, runs.costs)
         assert found.clusters[cluster] == pytest.approx(by_hand(costs), abs=1e-7)
@@ -49,16 +46,12 @@ def test_leaving_out_is_fitting_the_rest(missing: float) -> None:
     assert found.both[2 * runs.num_clusters + 1] == pytest.approx(
         by_hand(np.where(both, np.nan, runs.costs)), abs=1e-7
     )
-    assert replace(runs, costs=runs.costs).pure == pytest.approx(
-        np.nansum((runs.costs - runs.means[:, None]) ** 2)
-    )
 
 
 def test_the_error_of_a_mean_is_the_textbooks() -> None:
     values = np.array([1.0, 2.0, 4.0, 7.0])
     without = (values.sum() - values) / 3
-    one = np.array([values.mean()])
-    left = LeftOut(one, without[:, None], one[None], one[None])
+    left = LeftOut(without[:, None], np.zeros((1, 1)), np.zeros((1, 1)))
     error, freedom = left.error(np.ones((4, 1)))
     assert error == pytest.approx(values.std(ddof=1) / 2)
     assert freedom == pytest.approx(3)
