@@ -52,15 +52,12 @@ def variants(
         The variants (T, num), and the log-prior of each (num,) in units of their shape's.
     """
     table = np.concatenate([shape[:, None], (shape[:, None] + FLOOR) * _functions()], axis=1)
-    weights, covariance = _posterior(table, curves)
-    root = np.linalg.cholesky(covariance) * WIDER
+    weights, deviation, directions = _posterior(table, curves)
     noise = rng.standard_normal((len(weights), num))
-    drawn = weights[:, None] + root @ noise
-    log = -0.5 * (drawn**2).sum(0) / SIZE**2 - len(weights) * math.log(SIZE)
-    log += 0.5 * (noise**2).sum(0) + np.log(np.diag(root)).sum()
+    drawn = weights[:, None] + WIDER * directions @ (deviation[:, None] * noise)
+    log = 0.5 * (noise**2).sum(0) - 0.5 * (drawn**2).sum(0) / SIZE**2
     # Weighed by the best fit, less what chance alone gains with each weight that is decided, not by volume.
-    decided = np.eye(len(weights)) - covariance / SIZE**2
-    log -= 0.5 * np.linalg.slogdet(covariance / SIZE**2)[1] + 0.5 * np.trace(decided)
+    log -= 0.5 * float((1 - deviation**2 / SIZE**2).sum())
     made: Array = table[:, :1] + table[:, 1:] @ drawn
     return made, log - math.log(num)
 
@@ -80,8 +77,8 @@ def _matern(distance: Array) -> Array:
     return covariance
 
 
-def _posterior(table: Array, curves: Sequence[Placed]) -> tuple[Array, Array]:
-    """Mean and covariance of the weights, positions and depths integrated over."""
+def _posterior(table: Array, curves: Sequence[Placed]) -> tuple[Array, Array, Array]:
+    """The weights, positions and depths integrated over: mean, and deviations along orthogonal directions."""
     slopes = np.gradient(table, positions(), axis=0)
     num = table.shape[1] - 1
     weights = np.zeros(num)
@@ -100,16 +97,20 @@ def _posterior(table: Array, curves: Sequence[Placed]) -> tuple[Array, Array]:
             missed = curve.mean - depth[row] * (curve.basis.T @ (values @ total))
             inner = own.T @ curve.precision @ own
             sizes = np.diag(inner)
-            inner += 1e-9 * np.diag(np.maximum(sizes, 1e-12 * sizes.sum()))
+            inner += np.diag(1e-9 * np.maximum(sizes, 1e-12 * sizes.sum()) + 1e-200)
             gain = np.linalg.solve(inner, own.T @ curve.precision)
             left = curve.precision - curve.precision @ own @ gain
             information += common.T @ left @ common
             target += common.T @ left @ (missed + common @ weights)
             parts.append((gain, common, missed))
+        if not np.isfinite(information).all():
+            return np.zeros(num), np.full(num, SIZE), np.eye(num)
         updated = np.linalg.solve(information, target)
         for row, (gain, common, missed) in enumerate(parts):
             step = gain @ (missed - common @ (updated - weights))
-            depth[row] = max(depth[row] + step[0], depth[row] / 2)
+            depth[row] = float(np.clip(depth[row] + step[0], depth[row] / 2, 2 * depth[row]))
             middle[row] += float(np.clip(step[1], -0.5, 0.5))
         weights = updated
-    return weights, np.asarray(np.linalg.inv(information), dtype=np.float64)
+    values, directions = np.linalg.eigh((information + information.T) / 2)
+    # But for rounding, nothing is known worse than beforehand.
+    return weights, 1 / np.sqrt(np.maximum(values, 1 / SIZE**2)), directions
