@@ -95,9 +95,9 @@ class Engine:
 LORA_CONFIG = {
     name: name
     for name in (
-        "r lora_alpha lora_dropout target_modules rank_pattern alpha_pattern modules_to_save bias task_type "
-        "use_rslora use_dora init_lora_weights"
-    ).split()
+        *("r", "lora_alpha", "lora_dropout", "target_modules", "rank_pattern", "alpha_pattern"),
+        *("modules_to_save", "bias", "task_type", "use_rslora", "use_dora", "init_lora_weights"),
+    )
 }
 PEFT = Engine(
     "peft",

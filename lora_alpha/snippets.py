@@ -54,10 +54,11 @@ def recipe_of(train: Mapping[str, Any] | None) -> Recipe:
     if not train:
         return Recipe(notes=(IMPORTED,))
     info = WORKLOADS.get(train["workload"])
-    notes = [f"the runs started from the adapter {train['init_adapter']}"] if train["init_adapter"] else []
+    start, dropout = train.get("init_adapter"), train.get("lora_dropout", 0.0)
+    notes = [f"the runs started from the adapter {start}"] if start else []
     if info is None or not issubclass(info.options, ModelOptions):
         missing = f"the sweep trained the workload {train['workload']}, none of your layers: name yours"
-        return Recipe(dropout=train["lora_dropout"], notes=(missing, *notes))
+        return Recipe(dropout=dropout, notes=(missing, *notes))
     options: Mapping[str, Any] = train["workload_options"]
     targets = options["targets"].strip()
     named = tuple(names_in(targets))
@@ -69,7 +70,7 @@ def recipe_of(train: Mapping[str, Any] | None) -> Recipe:
         targets=named if named and targets != ALL_LINEAR else targets,
         rank_pattern=options["rank_pattern"],
         alpha_pattern=options["alpha_pattern"],
-        dropout=train["lora_dropout"],
+        dropout=dropout,
         task_type=info.task_type,
         base_model=options["model"],
         notes=tuple(notes),

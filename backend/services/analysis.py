@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from backend.services.outcomes import Reading, sweep_cells
 from backend.services.presenters import spec_warnings
 from backend.store.engines import Store
-from backend.store.sweeps import find_sweep
+from backend.store.sweeps import INGESTED, find_sweep
 from lora_alpha.analysis.cells import Cell, constant_alpha
 from lora_alpha.analysis.collapse import collapse_scores, collapsing_coordinate
 from lora_alpha.analysis.equivalence import compare_routes, overall_verdict
@@ -18,6 +19,7 @@ from lora_alpha.analysis.optimum import Target
 from lora_alpha.analysis.recommend import recommend as recommend_alpha
 from lora_alpha.analysis.rules import RULES
 from lora_alpha.analysis.schedules import compare_schedules, schedules_verdict
+from lora_alpha.snippets import Recipe, recipe_of
 from lora_alpha.wire.analysis import Advice, Cells, Collapse, Equivalences, Laws, Schedules
 
 
@@ -119,10 +121,15 @@ def recommend(store: Store, sweep_id: str, *, rank: int, lr: float | None) -> Ad
         FitError: If nothing measured supports an answer.
     """
     with store.read() as session:
-        find_sweep(session, sweep_id)
+        recipe = sweep_recipe(find_sweep(session, sweep_id).spec)
         found = constant_alpha(sweep_cells(session, sweep_id, Reading()))
-    answer = recommend_alpha(fit_laws(found), found, rank=rank, lr=lr)
+    answer = recommend_alpha(fit_laws(found), found, rank=rank, lr=lr, recipe=recipe)
     return Advice(sweep_id=sweep_id, **vars(answer))
+
+
+def sweep_recipe(spec: Mapping[str, Any]) -> Recipe:
+    """What a sweep with this specification trained, as far as a trainer's configuration says it."""
+    return recipe_of(None if spec.get("source") == INGESTED else spec["train"])
 
 
 def _warnings(spec: dict[str, object], reading: Reading) -> list[str]:

@@ -14,7 +14,8 @@ def test_a_learning_rate_is_answered_up_to_ten_times_off_the_swept(direction: in
     cells = planted_cells(np.random.default_rng(0), num_seeds=3, noise=0, shared=0, own=0)
     laws = fit_laws(cells)
     near, far = LR * 9.9**direction, LR * 10.1**direction
-    assert recommend(laws, cells, rank=4, lr=near).alpha == pytest.approx(256 * LR / near, rel=1e-6)
+    found = recommend(laws, cells, rank=4, lr=near)
+    assert found.alpha_estimate == pytest.approx(256 * LR / near, rel=1e-6)
     with pytest.raises(FitError, match="more than 10 times off the swept 0.0002"):
         recommend(laws, cells, rank=4, lr=far)
 

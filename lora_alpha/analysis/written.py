@@ -1,0 +1,51 @@
+"""The α that a person would write: one number, from which all that is shown beside it is computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+DIGITS = 3  # a basin is octaves wide; more digits say nothing
+AS_GOOD_AS_MEASURED = 0.01  # an estimate this near to an α that was trained is that α
+
+
+def written_alpha(estimate: float, *, low: float, high: float, trained: Iterable[float] = ()) -> float:
+    """``estimate`` as it is recommended: within ``low`` to ``high``, in as few digits as that allows.
+
+    An α that was trained is taken where it is all but the estimate; then whole numbers, which every trainer
+    reads; then three significant digits, and more only where the range is narrower than they are.
+
+    Args:
+        estimate: Best α, > 0.
+        low: Smallest α allowed; at most ``estimate``.
+        high: Largest α allowed.
+        trained: The α that were trained at this rank and learning rate.
+
+    >>> written_alpha(511.8, low=400, high=650, trained=[256, 512]), written_alpha(362.04, low=300, high=400)
+    (512, 362.0)
+    >>> written_alpha(26.73, low=20, high=30), written_alpha(26.73, low=26.5, high=26.9)
+    (27.0, 26.7)
+    """
+    near = min(trained, key=lambda alpha: abs(math.log(alpha / estimate)), default=math.nan)
+    if abs(near / estimate - 1) <= AS_GOOD_AS_MEASURED and low <= near <= high:
+        return near
+    short = float(f"{estimate:.{DIGITS}g}")
+    rounded = (float(f"{estimate:.{digits}g}") for digits in range(DIGITS, 18))
+    return next((a for a in (float(round(short)), *rounded) if a > 0 and low <= a <= high), estimate)
+
+
+def outward(low: float, high: float, *, alpha: float) -> tuple[float, float]:
+    """A range about the written ``alpha`` in its digits, at least three, rounded so that it loses nothing.
+
+    >>> outward(301.29, 398.71, alpha=362.0), outward(511.8, 511.8, alpha=512.0)
+    ((301.0, 399.0), (511.0, 512.0))
+    """
+    digits = max(DIGITS, len(Decimal(repr(alpha)).normalize().as_tuple().digits))
+    return _rounded(low, digits, ROUND_FLOOR), _rounded(high, digits, ROUND_CEILING)
+
+
+def _rounded(value: float, digits: int, way: str) -> float:
+    exact = Decimal(repr(value))
+    last = Decimal(1).scaleb(exact.adjusted() - digits + 1)
+    return float(exact.quantize(last, rounding=way))
