@@ -22,6 +22,10 @@ from backend.store.engines import Store
 from backend.store.metrics import decimal_values, iter_history
 from backend.store.sweeps import find_sweep
 from backend.store.tables import ProbeRow, RunRow, SweepRow
+from lora_alpha.analysis.cells import constant_alpha
+from lora_alpha.analysis.law import fit_laws
+from lora_alpha.analysis.recommend import recommend
+from lora_alpha.errors import FitError
 from lora_alpha.wire.analysis import Target
 from lora_alpha.wire.client import CsvKind
 
@@ -67,6 +71,23 @@ PROBES: Columns = {
     "probe_id": "probe.id",
     **_alike("probe", "run_id step space"),
     **_alike("number", "kind index value error"),
+}
+RULE_COSTS: Columns = {
+    "sweep_id": "sweep.id",
+    "workload": "sweep.workload",
+    **_alike("law", "method lr lr_ratio"),
+    **_alike("cost", "rank rule alpha measured diverged loss best_loss cost excess"),
+    **_alike("cost", "regret regret_low regret_high regret_share regret_share_low regret_share_high"),
+    **_alike("cost", "unit share_of reason"),
+}
+ADVICE: Columns = {
+    "sweep_id": "sweep.id",
+    "workload": "sweep.workload",
+    **_alike("law", "method lr lr_ratio"),
+    "rank": "optimum.rank",
+    **_alike("advice", "alpha scale alpha_low alpha_high basin_low basin_high basis expected_loss"),
+    **_alike("advice", "alpha_estimate kappa kappa_low kappa_high kappa_num_lrs num_supporting_runs"),
+    "reason": "reason",
 }
 
 # What makes a spreadsheet take a cell for a formula, full-width forms included.
@@ -210,6 +231,29 @@ def _probe_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
             yield {"probe": probe, "number": number}
 
 
+def _rule_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
+    for row in _law_rows(session, sweep_ids):
+        for cost in row["law"].rules:
+            yield {**row, "cost": cost}
+
+
+def _advice_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
+    """One row a curve; where there is no advice, ``reason`` says why."""
+    for sweep_id in _named(session, sweep_ids):
+        sweep = find_sweep(session, sweep_id)
+        found = constant_alpha(sweep_cells(session, sweep_id, Reading()))
+        laws = fit_laws(found)
+        for law in laws:
+            beside = [one for one in laws if (one.method, one.lr_ratio) == (law.method, law.lr_ratio)]
+            for optimum in law.optima:
+                row = {"sweep": sweep, "law": law, "optimum": optimum, "advice": None, "reason": None}
+                try:
+                    row["advice"] = recommend(beside, found, rank=optimum.rank, lr=law.lr)
+                except FitError as error:
+                    row["reason"] = str(error)
+                yield row
+
+
 EXPORTS: dict[CsvKind, Export] = {
     "runs": _in_blocks(RUNS, _run_rows),
     "history": (HISTORY, _history_blocks),
@@ -217,4 +261,6 @@ EXPORTS: dict[CsvKind, Export] = {
     "optima": _in_blocks(OPTIMA, _optimum_rows),
     "law": _in_blocks(LAW, _law_rows),
     "probes": _in_blocks(PROBES, _probe_rows),
+    "rules": _in_blocks(RULE_COSTS, _rule_rows),
+    "advice": _in_blocks(ADVICE, _advice_rows),
 }

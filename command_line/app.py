@@ -230,12 +230,15 @@ def recommend(
     sweep: Annotated[str, typer.Option(help="Sweep to read from.")],
     rank: Annotated[int, typer.Option(help="Rank you will train with.", min=1)],
     lr: Annotated[float | None, typer.Option(help="Learning rate you will train with.")] = None,
+    trainer: Annotated[
+        str, typer.Option("--for", help="Whose configuration to print: peft, trl, axolotl, …; all.")
+    ] = "peft",
     api: Api = DEFAULT_API,
 ) -> None:
     """Say which α to use, with its interval and the runs behind it."""
-    from command_line.remote import recommend as print_recommendation
+    from command_line.advice import recommend as print_recommendation
 
-    print_recommendation(api, sweep=sweep, rank=rank, lr=lr)
+    print_recommendation(api, sweep=sweep, rank=rank, lr=lr, trainer=trainer)
 
 
 @app.command()

@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 from lora_alpha.scaling import ScaleRule, effective_scale
 
-EngineName = Literal["peft", "trl", "axolotl", "llama-factory", "unsloth"]
 ALL_LINEAR = "all-linear"
 # What a configuration may leave out without training anything else: every engine does the same by itself.
 IMPLIED: Mapping[str, Any] = {"bias": "none", "init_lora_weights": True}
@@ -53,7 +52,7 @@ class Engine:
         source: Where this was read, with the version.
     """
 
-    name: EngineName
+    name: str
     title: str
     language: Literal["python", "yaml"]
     fields: Mapping[str, str]
@@ -195,7 +194,7 @@ UNSLOTH = Engine(
     source="unsloth FastLanguageModel.get_peft_model, UnslothTrainingArguments (2026.10): what it does not "
     "name goes on to peft.LoraConfig, which computes the scale",
 )
-ENGINES: Mapping[EngineName, Engine] = {
+ENGINES: Mapping[str, Engine] = {
     engine.name: engine for engine in (PEFT, TRL, AXOLOTL, LLAMA_FACTORY, UNSLOTH)
 }
 
