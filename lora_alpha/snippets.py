@@ -19,8 +19,8 @@ from lora_alpha.methods import Method
 
 IMPORTED = "the runs came from elsewhere and do not say which layers they adapted: name yours"
 NEW_HEAD = (
-    "the runs adapted their new output layer like the others; PEFT trains it whole (modules_to_save), at a "
-    "learning rate that no α reaches"
+    "the runs adapted their output layer like the others (name it among the targets); PEFT's task type "
+    "SEQ_CLS would train it whole, at a learning rate that no α reaches"
 )
 BY_REWARD = "the runs learnt from rewards by a group-relative policy gradient: take your trainer's GRPO"
 
@@ -62,7 +62,7 @@ def recipe_of(train: Mapping[str, Any] | None) -> Recipe:
     options: Mapping[str, Any] = train["workload_options"]
     targets = options["targets"].strip()
     named = tuple(names_in(targets))
-    if info.task_type == "SEQ_CLS":
+    if info.auto_class == "AutoModelForSequenceClassification":
         notes.append(NEW_HEAD)
     if info.family == "reasoning-rl":
         notes.append(BY_REWARD)

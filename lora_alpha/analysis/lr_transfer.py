@@ -79,7 +79,7 @@ class LRTransfer:
         from scipy.special import ndtr
 
         sds = np.sqrt(np.maximum(variances, 1e-18))
-        x = np.linspace((means - 6 * sds).min(), (means + 6 * sds).max(), 4001)
+        x = np.linspace((means - 6 * sds).min(), (means + 6 * sds).max(), 801)
         reached = self.weights @ ndtr((x - means[:, None]) / sds[:, None])
         low, high = np.interp([0.025, 0.975], reached, x)
         return float(low), float(high)

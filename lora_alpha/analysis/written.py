@@ -11,10 +11,10 @@ AS_GOOD_AS_MEASURED = 0.01  # an estimate this near to an α that was trained is
 
 
 def written_alpha(estimate: float, *, low: float, high: float, trained: Iterable[float] = ()) -> float:
-    """``estimate`` as it is recommended: within ``low`` to ``high``, in as few digits as that allows.
+    """``estimate`` as it is recommended, inside ``low`` to ``high`` as they are shown.
 
-    An α that was trained is taken where it is all but the estimate; then whole numbers, which every trainer
-    reads; then three significant digits, and more only where the range is narrower than they are.
+    An α that was trained is taken where it is all but the estimate; then a whole number of three significant
+    digits, which every trainer reads; else three significant digits.
 
     Args:
         estimate: Best α, > 0.
@@ -31,8 +31,7 @@ def written_alpha(estimate: float, *, low: float, high: float, trained: Iterable
     if abs(near / estimate - 1) <= AS_GOOD_AS_MEASURED and low <= near <= high:
         return near
     short = float(f"{estimate:.{DIGITS}g}")
-    rounded = (float(f"{estimate:.{digits}g}") for digits in range(DIGITS, 18))
-    return next((a for a in (float(round(short)), *rounded) if a > 0 and low <= a <= high), estimate)
+    return float(round(short)) if low <= round(short) <= high else short
 
 
 def outward(low: float, high: float, *, alpha: float) -> tuple[float, float]:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
+from lora_alpha.analysis.cells import Cell, RunOutcome, make_cells
 from lora_alpha.analysis.law import fit_laws
 from lora_alpha.analysis.recommend import recommend
 from lora_alpha.errors import FitError
@@ -33,3 +36,64 @@ def test_finished_cells_without_three_values_of_alpha_are_not_waited_for() -> No
         recommend(fit_laws(two), two, rank=4)
     with pytest.raises(FitError, match="wait for runs"):
         recommend([], [], rank=4)
+
+
+def noisy(**options: object) -> list[Cell]:
+    return planted_cells(np.random.default_rng(1), num_seeds=3, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8, 48, 64])
+@pytest.mark.parametrize("lr", [LR, 3 * LR])
+def test_everything_on_the_card_is_of_the_alpha_that_is_written(rank: int, lr: float) -> None:
+    cells = noisy()
+    found = recommend(fit_laws(cells), cells, rank=rank, lr=lr)
+    assert found.scale == found.alpha / rank
+    assert f"lora_alpha={found.alpha:g}," in found.snippet
+    for low, high in ((found.alpha_low, found.alpha_high), (found.basin_low, found.basin_high)):
+        if low is not None and high is not None:
+            assert low <= found.alpha <= high
+            assert (low, high) == (float(f"{low:.4g}"), float(f"{high:.4g}"))
+    assert found.alpha == pytest.approx(found.alpha_estimate, rel=0.01)
+    if found.regrets:
+        assert (found.regrets[0].rule, found.regrets[0].alpha) == ("recommended", found.alpha)
+
+
+def test_one_best_cell_is_recommended_as_it_was_trained() -> None:
+    runs = [
+        RunOutcome("lora", 8, alpha, alpha / 8, LR, seed, "finished", 1.0 if alpha == 512 else 2.0)
+        for alpha in (128.0, 256.0, 512.0, 1024.0, 2048.0)
+        for seed in range(3)
+    ]
+    cells = make_cells(runs)
+    found = recommend(fit_laws(cells), cells, rank=8)
+    assert (found.alpha, found.alpha_low, found.alpha_high) == (512.0, 512.0, 512.0)
+    assert (found.scale, found.expected_loss) == (64.0, 1.0)
+    assert "lora_alpha=512," in found.snippet
+
+
+def test_the_expected_loss_is_that_of_the_recommended_alpha() -> None:
+    cells = noisy(noise=0, shared=0, own=0, coefficient=150.0)
+    found = recommend(fit_laws(cells), cells, rank=4)
+    mean = np.mean([run for cell in cells if cell.rank == 4 for run in cell.losses.values()])
+    away = math.log2(found.alpha / 300)
+    level = np.mean([0.012 * math.log2((cell.alpha or 1) / 300) ** 2 for cell in cells if cell.rank == 4])
+    assert found.expected_loss == pytest.approx(mean - level + 0.012 * away**2, rel=1e-9)
+    assert recommend(fit_laws(cells), cells, rank=5).expected_loss is None
+
+
+def test_a_rank_whose_grid_ends_too_early_gets_the_law_and_its_bound() -> None:
+    cells = [c for c in noisy(noise=0, shared=0, own=0) if c.rank != 64 or (c.alpha or 0) <= 512]
+    found = recommend(fit_laws(cells), cells, rank=64)
+    assert found.basis == "interpolated"
+    assert found.warnings[0].startswith("at rank 64 the best α is at least 256, where the grid ends")
+    few = [c for c in cells if c.rank == 64]
+    with pytest.raises(FitError, match="at rank 64 the best α is at least 256"):
+        recommend(fit_laws(few), few, rank=64)
+
+
+def test_a_bent_law_does_not_go_on_as_a_line() -> None:
+    cells = noisy(noise=0.0005, shared=0, own=0.02, bend=0.15)
+    laws = fit_laws(cells)
+    assert "bend away" in recommend(laws, cells, rank=6).warnings[0]
+    with pytest.raises(FitError, match="bend away from a power law and end at rank 64: sweep 256"):
+        recommend(laws, cells, rank=256)
