@@ -81,7 +81,7 @@ def _regrets(answer: Advice) -> Table:
     for heading in ("", "α", "measured", "estimated (95 %)"):
         table.add_column(heading, justify="right")
     for cost in answer.regrets:
-        table.add_row(cost.rule, written(cost.alpha), _measured(cost), _estimated(cost))
+        table.add_row(cost.rule, short_number(cost.alpha), _measured(cost), _estimated(cost))
     return table
 
 

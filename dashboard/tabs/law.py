@@ -225,7 +225,7 @@ def _advice(answer: Advice | str, trainer: str) -> Component:
         *notes(answer.warnings),
     ]
     if answer.regrets:
-        rows = [[cost.rule, _written(cost.alpha), _above(cost)] for cost in answer.regrets]
+        rows = [[cost.rule, number(cost.alpha), _above(cost)] for cost in answer.regrets]
         caption = f"above the best measured α of this rank, shares {answer.regrets[0].share_of}"
         parts.append(behind("Table: what α costs here", table(["", "α", "cost"], rows, caption=caption)))
     return html.Div(parts)

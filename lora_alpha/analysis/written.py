@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 DIGITS = 3  # a basin is octaves wide; more digits say nothing
+TRAINED_DIGITS = 5  # 16384, but not 256·√8
 AS_GOOD_AS_MEASURED = 0.01  # an estimate this near to an α that was trained is that α
 
 
@@ -27,7 +28,8 @@ def written_alpha(estimate: float, *, low: float, high: float, trained: Iterable
     >>> written_alpha(26.73, low=20, high=30), written_alpha(26.73, low=26.5, high=26.9)
     (27.0, 26.7)
     """
-    near = min(trained, key=lambda alpha: abs(math.log(alpha / estimate)), default=math.nan)
+    short_enough = [alpha for alpha in trained if float(f"{alpha:.{TRAINED_DIGITS}g}") == alpha]
+    near = min(short_enough, key=lambda alpha: abs(math.log(alpha / estimate)), default=math.nan)
     if abs(near / estimate - 1) <= AS_GOOD_AS_MEASURED and low <= near <= high:
         return near
     short = float(f"{estimate:.{DIGITS}g}")

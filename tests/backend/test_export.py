@@ -34,11 +34,11 @@ PROMISED = {
     "num_ranks, num_censored, num_seeds, num_diverged, num_excluded, target",
     "probes": "probe_id, run_id, step, space, kind, index, value, error",
     "rules": "sweep_id, workload, method, lr, lr_ratio, rank, rule, alpha, measured, diverged, loss, "
-    "best_loss, cost, excess, regret, regret_low, regret_high, regret_share, regret_share_low, regret_share_high, "
-    "unit, share_of, reason",
+    "best_loss, cost, excess, regret, regret_low, regret_high, regret_share, regret_share_low, "
+    "regret_share_high, unit, share_of, reason",
     "advice": "sweep_id, workload, method, lr, lr_ratio, rank, alpha, scale, alpha_low, alpha_high, "
-    "basin_low, basin_high, basis, expected_loss, alpha_estimate, kappa, kappa_low, kappa_high, kappa_num_lrs, "
-    "num_supporting_runs, reason",
+    "basin_low, basin_high, basis, expected_loss, alpha_estimate, kappa, kappa_low, kappa_high, "
+    "kappa_num_lrs, num_supporting_runs, reason",
 }
 
 

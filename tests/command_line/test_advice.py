@@ -36,6 +36,7 @@ def test_the_card_and_the_snippet_print_one_alpha() -> None:
         assert f" {shown} " in text
     assert "α = 2r" in text
     assert "{" not in text  # no raw records
+    assert " 724.08 " in text  # no fifteen digits
     assert "α* ∝ η^" in text
 
 

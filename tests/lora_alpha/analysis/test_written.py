@@ -17,6 +17,8 @@ POSITIVE = st.floats(1e-4, 1e7)
         (362.0387, 362.0387, 362.0387, [], 362.0),  # an interval of no width is shown in three digits, too
         (2043.0, 1500.0, 2500.0, [2048.0], 2048.0),
         (2043.0, 2040.0, 2045.0, [2048.0], 2040.0),  # what was trained lies outside
+        (724.0773, 600.0, 900.0, [724.0773439350247], 724.0),  # nobody writes what a rule computed
+        (16380.0, 16000.0, 17000.0, [16384.0], 16384.0),
         (3.62, 3.0, 4.5, [], 4.0),  # every trainer reads whole numbers
         (3.62, 3.4, 3.9, [], 3.62),
         (0.3128, 0.2, 0.4, [], 0.313),
