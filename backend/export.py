@@ -24,7 +24,7 @@ from backend.store.sweeps import find_sweep
 from backend.store.tables import ProbeRow, RunRow, SweepRow
 from lora_alpha.analysis.cells import constant_alpha
 from lora_alpha.analysis.law import fit_laws
-from lora_alpha.analysis.recommend import recommend
+from lora_alpha.analysis.recommend import curve_draws, recommend
 from lora_alpha.errors import FitError
 from lora_alpha.wire.analysis import Target
 from lora_alpha.wire.client import CsvKind
@@ -245,10 +245,11 @@ def _advice_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
         laws = fit_laws(found)
         for law in laws:
             beside = [one for one in laws if (one.method, one.lr_ratio) == (law.method, law.lr_ratio)]
+            draws = curve_draws(law, found)
             for optimum in law.optima:
                 row = {"sweep": sweep, "law": law, "optimum": optimum, "advice": None, "reason": None}
                 try:
-                    row["advice"] = recommend(beside, found, rank=optimum.rank, lr=law.lr)
+                    row["advice"] = recommend(beside, found, rank=optimum.rank, lr=law.lr, draws=draws)
                 except FitError as error:
                     row["reason"] = str(error)
                 yield row

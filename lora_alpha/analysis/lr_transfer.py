@@ -26,7 +26,6 @@ KAPPA_HALF_WIDTH = 0.7
 # Standard deviation of α* about its line over η, in octaves: 0.06 to 0.43 there, root mean square 0.22.
 SCATTER = 0.25
 NORMAL_HALF = 1.959964  # half a 95 % interval, in standard deviations
-ERROR_WITHOUT_INTERVAL = 12**-0.5  # octaves: of an optimum read off an octave grid
 LEAST_ERROR = 0.02  # octaves: no optimum is known better
 SCATTERS = np.linspace(0.0, 4 * SCATTER, 41)
 
@@ -116,7 +115,7 @@ def _groups(laws: Sequence[Law]) -> list[list[Point]]:
     by_rank: dict[int, list[Point]] = {}
     for law in laws:
         for optimum in law.optima:
-            if not optimum.censored:
+            if optimum.low is not None:
                 by_rank.setdefault(optimum.rank, []).append(_point(law.fixed, optimum))
     shared = [group for group in by_rank.values() if len(group) > 1]
     fitted = [law for law in laws if law.fit is not None]
@@ -130,19 +129,18 @@ def _law_points(laws: Iterable[Law], rank: float) -> list[Point]:
     points = []
     for law in laws:
         assert law.fit is not None
-        value, low, high = (None if v is None else float(v[0]) for v in law.fit.predict([rank]))
-        assert value is not None
+        value, low, high = (float(band[0]) for band in law.fit.predict([rank]))
         points.append((math.log2(law.fixed), math.log2(value), _error(low, high)))
     return points
 
 
 def _point(lr: float, optimum: Optimum) -> Point:
+    assert optimum.low is not None
+    assert optimum.high is not None
     return math.log2(lr), math.log2(optimum.value), _error(optimum.low, optimum.high)
 
 
-def _error(low: float | None, high: float | None) -> float:
-    if low is None or high is None:
-        return ERROR_WITHOUT_INTERVAL
+def _error(low: float, high: float) -> float:
     return max(math.log2(high / low) / (2 * NORMAL_HALF), LEAST_ERROR)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from lora_alpha.analysis.cells import MIN_SEEDS, Cell
+from lora_alpha.analysis.curves import CurveDraws
 from lora_alpha.analysis.law import Law
 from lora_alpha.analysis.lr_transfer import LRTransfer, lr_transfer
-from lora_alpha.analysis.optimum import Optimum
+from lora_alpha.analysis.optimum import Optimum, curves_of, locate
 from lora_alpha.analysis.rules import RULES, RuleCost, alpha_costs
 from lora_alpha.analysis.written import outward, written_alpha
 from lora_alpha.analysis.yardstick import yardstick
@@ -92,6 +93,7 @@ def recommend(
     rank: int,
     lr: float | None = None,
     recipe: Recipe | None = None,
+    draws: Mapping[int, CurveDraws | None] | None = None,
 ) -> Recommendation:
     """The best measured α at ``rank`` if it lies inside the grid, else the law's.
 
@@ -102,6 +104,7 @@ def recommend(
         lr: Learning rate to train with; the sweep's own unless given. At another lr the α of the nearest
             swept one is moved by α* ∝ η^κ, within a factor of ten.
         recipe: What else the sweep trained, for the snippets.
+        draws: ``curve_draws`` of the law at ``lr``, where they are known already.
 
     Raises:
         FitError: If nothing measured supports an answer; the message says what to run.
@@ -109,7 +112,8 @@ def recommend(
     law, wanted = _nearest_law(laws, cells, lr)
     method = METHODS[law.method]
     optimum = next((o for o in law.optima if o.rank == rank), None)
-    swept = _of_rank(optimum) if optimum is not None and not optimum.censored else _of_law(law, rank, optimum)
+    located = optimum is not None and optimum.low is not None
+    swept = _of_rank(optimum) if optimum is not None and located else _of_law(law, rank, optimum)
     beside = [one for one in laws if (one.method, one.lr_ratio) == (law.method, law.lr_ratio)]
     transfer = lr_transfer([one for one in beside if one.target == "alpha"])
     is_swept = math.isclose(wanted, law.fixed, rel_tol=1e-9)
@@ -152,9 +156,15 @@ def recommend(
         kappa_low=kappa_low,
         kappa_high=kappa_high,
         kappa_num_lrs=transfer.num_lrs,
-        regrets=_regrets(alpha, rank, here, cells),
+        regrets=_regrets(alpha, rank, here, draws or (curve_draws(law, cells) if here else {}), cells),
         snippets=snippets,
     )
+
+
+def curve_draws(law: Law, cells: Sequence[Cell]) -> dict[int, CurveDraws | None]:
+    """Rank → draws of the curve under ``law``, one of the laws of ``cells``: those it was fitted from."""
+    curves = curves_of(cells).get((law.method, law.lr_ratio, law.fixed), [])
+    return {found.optimum.rank: found.draws for found in locate(curves)}
 
 
 def _nearest_law(laws: Sequence[Law], cells: Sequence[Cell], lr: float | None) -> tuple[Law, float]:
@@ -177,9 +187,9 @@ def _nearest_law(laws: Sequence[Law], cells: Sequence[Cell], lr: float | None) -
 
 def _of_rank(optimum: Optimum) -> _Estimate:
     value, low, high = math.log2(optimum.value), _log2(optimum.low), _log2(optimum.high)
-    return _Estimate(
-        value, low, high, "measured", math.log2(optimum.basin_low), math.log2(optimum.basin_high)
-    )
+    basin = math.log2(optimum.basin_low), math.log2(optimum.basin_high)
+    warnings = (f"at rank {optimum.rank} {_bound(optimum)}",) if optimum.censored == "cliff" else ()
+    return _Estimate(value, low, high, "measured", *basin, warnings)
 
 
 def _of_law(law: Law, rank: int, censored: Optimum | None) -> _Estimate:
@@ -194,15 +204,8 @@ def _of_law(law: Law, rank: int, censored: Optimum | None) -> _Estimate:
     inside = min(ranks) <= rank <= max(ranks)
     if not inside:
         swept = f"{min(ranks)} to {max(ranks)}"
-        if law.fit.bends:
-            raise FitError(
-                f"the optima bend away from a power law and end at rank {max(ranks)}: sweep {rank}"
-            )
         warnings.append(f"rank {rank} is outside the swept {swept}: sweep it to be sure")
-    elif law.fit.bends:
-        warnings.append("the optima bend away from a power law: between ranks its line is off")
-    value, low, high = (None if band is None else float(band[0]) for band in law.fit.predict([rank]))
-    assert value is not None
+    value, low, high = (float(band[0]) for band in law.fit.predict([rank]))
     basis: Basis = "interpolated" if inside else "extrapolated"
     return _Estimate(math.log2(value), _log2(low), _log2(high), basis, warnings=tuple(warnings))
 
@@ -287,9 +290,15 @@ def _loss_at(alpha: float, curve: Sequence[Cell]) -> float | None:
     return sum(weight * mean for weight, (_, mean) in zip(weights, points, strict=True))
 
 
-def _regrets(alpha: float, rank: int, curve: Sequence[Cell], cells: Sequence[Cell]) -> tuple[RuleCost, ...]:
+def _regrets(
+    alpha: float,
+    rank: int,
+    curve: Sequence[Cell],
+    draws: Mapping[int, CurveDraws | None],
+    cells: Sequence[Cell],
+) -> tuple[RuleCost, ...]:
     alphas = {RECOMMENDED: alpha, **{rule.name: rule.alpha(rank) for rule in RULES}}
-    return tuple(alpha_costs(alphas, rank, curve, yardstick(cells)))
+    return tuple(alpha_costs(alphas, rank, curve, draws.get(rank), yardstick(cells)))
 
 
 def _log2(value: float | None) -> float | None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_alpha.analysis.cells import Cell, best_cell
+from lora_alpha.analysis.curves import CurveDraws
 from lora_alpha.analysis.optimum import Optimum
-from lora_alpha.analysis.regret import Excess, regret_curve
 from lora_alpha.analysis.yardstick import Yardstick, yardstick
 
 
@@ -60,8 +60,8 @@ class RuleCost:
     Measured, against the best measured α: ``excess`` in the metric's own unit, above 0 where the rule is
     worse, and ``cost``, the same as a share of ``share_of``. None if that α was not measured or diverged.
 
-    Estimated, against the curve's own minimum: ``regret``, its mean and its 95 % interval, in the metric's
-    unit and as a share. None with a ``reason`` outside the measured α. The interval is None from one seed.
+    Estimated, against the curve's own minimum: ``regret``, its mean and its 95 % interval over draws of the
+    curve, in the metric's unit and as a share. None with a ``reason`` outside the measured α.
     """
 
     rule: str
@@ -100,8 +100,23 @@ class RivalScore:
     num_judged: int
 
 
-def rule_costs(cells: Sequence[Cell], *, method: str, lr: float, lr_ratio: float = 1.0) -> list[RuleCost]:
-    """Every rule at every rank of one (method, lr); ``cells`` are all of the sweep, for its yardstick."""
+def rule_costs(
+    cells: Sequence[Cell],
+    *,
+    method: str,
+    lr: float,
+    lr_ratio: float = 1.0,
+    draws: Mapping[int, CurveDraws | None] | None = None,
+) -> list[RuleCost]:
+    """Every rule at every rank of one (method, lr).
+
+    Args:
+        cells: All of the sweep, for its yardstick.
+        method: Fine-tuning method.
+        lr: Learning rate.
+        lr_ratio: lr_B / lr_A.
+        draws: Rank → draws of its curve over log₂ α; without them nothing is estimated.
+    """
     yard = yardstick(cells)
     curves: dict[int, list[Cell]] = {}
     for cell in cells:
@@ -110,19 +125,19 @@ def rule_costs(cells: Sequence[Cell], *, method: str, lr: float, lr_ratio: float
             curves.setdefault(cell.rank, []).append(cell)
     costs = []
     for rank, curve in sorted(curves.items()):
-        costs += alpha_costs({rule.name: rule.alpha(rank) for rule in RULES}, rank, curve, yard)
+        alphas = {rule.name: rule.alpha(rank) for rule in RULES}
+        costs += alpha_costs(alphas, rank, curve, (draws or {}).get(rank), yard)
     return costs
 
 
 def alpha_costs(
-    alphas: Mapping[str, float], rank: int, curve: Sequence[Cell], yard: Yardstick
+    alphas: Mapping[str, float], rank: int, curve: Sequence[Cell], draws: CurveDraws | None, yard: Yardstick
 ) -> list[RuleCost]:
     """What each named α costs on one curve of cells; nothing while no cell of it is measured."""
     best = best_cell(curve)
     if best is None:
         return []
-    excess = regret_curve(curve)
-    return [_cost(name, alpha, rank, curve, best, excess, yard) for name, alpha in alphas.items()]
+    return [_cost(name, alpha, rank, curve, best, draws, yard) for name, alpha in alphas.items()]
 
 
 def rival_scores(optima: Sequence[Optimum]) -> list[RivalScore]:
@@ -157,7 +172,7 @@ def _cost(
     rank: int,
     curve: Sequence[Cell],
     best: Cell,
-    excess: Excess | None,
+    draws: CurveDraws | None,
     yard: Yardstick,
 ) -> RuleCost:
     match = next(
@@ -168,12 +183,11 @@ def _cost(
     level = best.mean
     found = match.cost if match is not None and match.measured else None
     above = None if found is None else found - best.cost
-    reason = _no_estimate(alpha, curve)
+    reason = _no_estimate(alpha, curve, draws)
     regret: list[float | None] = [None, None, None]
-    if excess is not None and not reason:
-        draws = excess.excess(math.log2(alpha))
-        ends = np.quantile(draws, [0.025, 0.975]).tolist() if len(draws) > 1 else [None, None]
-        regret = [float(draws.mean()), *ends]
+    if draws is not None and not reason:
+        found_draws = draws.excess(math.log2(alpha))
+        regret = [float(found_draws.mean()), *np.quantile(found_draws, [0.025, 0.975]).tolist()]
     shares = [None if value is None else yard.share(value, level=level) for value in regret]
     return RuleCost(
         rule=rule,
@@ -197,18 +211,16 @@ def _cost(
     )
 
 
-def _no_estimate(alpha: float, curve: Sequence[Cell]) -> str:
+def _no_estimate(alpha: float, curve: Sequence[Cell], draws: CurveDraws | None) -> str:
     """Why nothing can be said of the curve at ``alpha``; empty where something can."""
-    tried = sorted((c.alpha or 0.0, c.measured) for c in curve if c.measured or c.num_diverged)
-    measured = [a for a, ok in tried if ok]
-    if len(measured) < 3:
-        return f"{len(measured)} α measured at this rank: an estimate needs three"
+    if draws is None:
+        return "too few α measured at this rank"
+    measured = sorted(cell.alpha for cell in curve if cell.measured and cell.alpha is not None)
     # The rules' own α are computed: they may miss a grid's end by a rounding.
-    inside = [a for a in measured if math.isclose(a, alpha, rel_tol=1e-6)]
-    if not inside and not measured[0] < alpha < measured[-1]:
+    if not measured[0] * (1 - 1e-6) <= alpha <= measured[-1] * (1 + 1e-6):
         return f"outside the measured α, {measured[0]:g} to {measured[-1]:g}"
-    below = max(pair for pair in tried if pair[0] <= alpha * (1 + 1e-6))
-    above = min(pair for pair in tried if pair[0] >= alpha * (1 - 1e-6))
-    if not inside and not (below[1] and above[1]):
-        return f"runs beside it diverged, at α = {below[0] if not below[1] else above[0]:g}"
-    return ""
+    walls = [c.alpha for c in curve if c.num_diverged and not c.measured and c.alpha is not None]
+    wall = next((w for w in walls if math.isclose(w, alpha, rel_tol=1e-6)), None)
+    if wall is None and draws.grid[0] <= math.log2(alpha) <= draws.grid[-1]:
+        return ""
+    return "diverged runs stand between it and the best"

@@ -8,7 +8,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 DIGITS = 3  # a basin is octaves wide; more digits say nothing
 TRAINED_DIGITS = 5  # 16384, but not 256·√8
-AS_GOOD_AS_MEASURED = 0.01  # an estimate this near to an α that was trained is that α
+NEAR = 1 / 16  # octaves; an estimate this near to an α that was trained is that α
 
 
 def written_alpha(estimate: float, *, low: float, high: float, trained: Iterable[float] = ()) -> float:
@@ -30,7 +30,7 @@ def written_alpha(estimate: float, *, low: float, high: float, trained: Iterable
     """
     short_enough = [alpha for alpha in trained if float(f"{alpha:.{TRAINED_DIGITS}g}") == alpha]
     near = min(short_enough, key=lambda alpha: abs(math.log(alpha / estimate)), default=math.nan)
-    if abs(near / estimate - 1) <= AS_GOOD_AS_MEASURED and low <= near <= high:
+    if abs(math.log2(near / estimate)) <= NEAR and low <= near <= high:
         return near
     short = float(f"{estimate:.{DIGITS}g}")
     return float(round(short)) if low <= round(short) <= high else short

@@ -17,7 +17,7 @@ from tests.lora_alpha.analysis.planted import LR, planted_cells
 
 
 def printed(trainer: str, lr: float = LR) -> tuple[str, Advice]:
-    cells = planted_cells(np.random.default_rng(1), num_seeds=3)
+    cells = planted_cells(np.random.default_rng(1), num_seeds=3, ranks=(8,))
     answer = Advice(sweep_id="s1", **vars(recommend_alpha(fit_laws(cells), cells, rank=8, lr=lr)))
     file = io.StringIO()
     print_advice(answer, Console(file=file, width=200), trainer=trainer)

@@ -16,7 +16,7 @@ from tests.lora_alpha.analysis.planted import planted_cells
 
 @pytest.mark.parametrize(("trainer", "spelled"), [("peft", "lora_alpha={}"), ("axolotl", "lora_alpha: {}")])
 def test_heading_range_and_snippet_agree(trainer: str, spelled: str) -> None:
-    cells = planted_cells(np.random.default_rng(1), num_seeds=3)
+    cells = planted_cells(np.random.default_rng(1), num_seeds=3, ranks=(8,))
     answer = Advice(sweep_id="s1", **vars(recommend(fit_laws(cells), cells, rank=8)))
     drawn = json.dumps(_advice(answer, trainer).to_plotly_json(), default=lambda c: c.to_plotly_json())
     shown = drawn.encode().decode("unicode_escape")

@@ -9,9 +9,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from lora_alpha.analysis.law import Law, fit_law, fit_laws
+from lora_alpha.analysis.law import Law, fit_laws
 from lora_alpha.analysis.lr_transfer import KAPPA_HALF_WIDTH, lr_transfer
-from lora_alpha.analysis.optimum import Optimum
 from lora_alpha.analysis.recommend import recommend
 from lora_alpha.errors import FitError
 from tests.lora_alpha.analysis.planted import LR, planted_cells
@@ -20,9 +19,9 @@ ERROR = 0.15  # octaves
 
 
 @cache
-def an_optimum() -> Optimum:
+def a_law() -> Law:
     (law,) = fit_laws(planted_cells(np.random.default_rng(0), num_seeds=2, ranks=(1, 2, 4)))
-    return law.optima[0]
+    return law
 
 
 def planted_laws(
@@ -44,11 +43,11 @@ def planted_laws(
             half = 2.0 ** (1.96 * ERROR)
             optima.append(
                 replace(
-                    an_optimum(), rank=rank, lr=lr, value=value, low=value / half, high=value * half,
-                    basin_low=value / 2, basin_high=value * 2, per_seed_removed={}, censored="",
+                    a_law().optima[0], rank=rank, lr=lr, value=value, low=value / half, high=value * half,
+                    basin_low=value / 2, basin_high=value * 2, censored="",
                 )
             )  # fmt: skip
-        laws.append(fit_law(optima))
+        laws.append(replace(a_law(), lr=lr, optima=tuple(optima), fit=None, num_seeds=3))
     return laws
 
 
@@ -130,11 +129,14 @@ def test_beyond_the_swept_learning_rates_the_interval_grows_and_ends_at_ten() ->
 
 
 def test_laws_without_a_common_rank_are_compared_in_their_middle() -> None:
-    rng = np.random.default_rng(0)
+    options = {"num_seeds": 3, "noise": 0.001, "shared": 0.0, "own": 0.0}
     laws = [
-        *planted_laws(rng, -0.5, lrs=(LR / 4,), ranks=(2, 8, 32)),
-        *planted_laws(rng, -0.5, lrs=(LR,), ranks=(4, 16, 64)),
+        *fit_laws(planted_cells(np.random.default_rng(0), ranks=(2, 8, 32), **options)),  # type: ignore[arg-type]
+        *fit_laws(planted_cells(np.random.default_rng(1), ranks=(4, 16, 64), coefficient=256.0, **options)),  # type: ignore[arg-type]
     ]
+    laws[1] = replace(
+        laws[1], optima=tuple(replace(optimum, lr=LR / 4) for optimum in laws[1].optima), lr=LR / 4
+    )
     found = lr_transfer(laws)
     assert found.num_lrs == 2
     assert found.interval[0] < -0.5 < found.interval[1]
@@ -142,5 +144,5 @@ def test_laws_without_a_common_rank_are_compared_in_their_middle() -> None:
 
 def test_censored_optima_say_nothing_of_kappa() -> None:
     laws = planted_laws(np.random.default_rng(0), -0.5, lrs=(LR / 4, LR), ranks=(8,))
-    edge = replace(laws[1], optima=(replace(laws[1].optima[0], censored="high_edge"),))
+    edge = replace(laws[1], optima=(replace(laws[1].optima[0], censored="high_edge", low=None, high=None),))
     assert lr_transfer([laws[0], edge]).num_lrs == 0

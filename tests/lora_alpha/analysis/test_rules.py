@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from lora_alpha.analysis.cells import Cell, RunOutcome, make_cells
-from lora_alpha.analysis.rules import RuleCost, alpha_costs, rule_costs
+from lora_alpha.analysis.law import fit_laws
+from lora_alpha.analysis.recommend import curve_draws
+from lora_alpha.analysis.rules import RuleCost, alpha_costs
 from lora_alpha.analysis.yardstick import yardstick
 from lora_alpha.metrics import Metric
 
@@ -41,7 +43,8 @@ def curve(
 
 
 def costs(cells: list[Cell]) -> dict[str, RuleCost]:
-    return {cost.rule: cost for cost in rule_costs(cells, method="lora", lr=LR)}
+    (law,) = fit_laws(cells)
+    return {cost.rule: cost for cost in law.rules}
 
 
 def test_losses_below_zero_cost_what_they_cost() -> None:
@@ -69,28 +72,35 @@ def test_a_rule_outside_the_measured_or_beside_diverged_runs_has_a_reason() -> N
     assert found["α = r"].reason == "outside the measured α, 16 to 128"
     assert found["α = r"].regret is None
     assert found["α = 256√r"].reason == "outside the measured α, 16 to 128"
-    gap = curve(lambda x: None if x == 5.0 else 1 + (x - 6) ** 2, alphas=(16, 32, 64, 128))
-    (beside,) = alpha_costs({"x": 24.0}, 8, gap, yardstick(gap))
-    assert (beside.regret, beside.reason) == (None, "runs beside it diverged, at α = 32")
-    assert costs(gap)["α = 32"].diverged
-    two = curve(lambda x: 1 + (x - 6) ** 2, alphas=(16, 64))
-    assert "needs three" in costs(two)["α = 2r"].reason
 
 
-def test_one_seed_has_a_regret_without_an_interval() -> None:
-    found = costs(curve(lambda x: 1 + 0.1 * (x - 6) ** 2, seeds=1, noise=0))["α = 2r"]
-    assert found.regret == pytest.approx(0.4, abs=0.01)
-    assert (found.regret_low, found.regret_share_high) == (None, None)
+def test_beyond_diverged_runs_nothing_is_estimated() -> None:
+    gap = curve(
+        lambda x: None if x == 5.0 else 1 + 0.1 * (x - 8) ** 2, alphas=tuple(2.0**k for k in range(3, 11))
+    )
+    found = costs(gap)
+    assert found["α = 32"].diverged
+    assert found["α = 32"].reason == "diverged runs stand between it and the best"
+    assert found["α = 2r"].excess == pytest.approx(1.6, abs=0.05)
+    assert (found["α = 2r"].regret, found["α = 2r"].reason) == (None, found["α = 32"].reason)
+    draws = curve_draws(fit_laws(gap)[0], gap)[8]
+    (beside,) = alpha_costs({"x": 200.0}, 8, gap, draws, yardstick(gap))
+    assert beside.regret == pytest.approx(0.1 * (8 - math.log2(200)) ** 2, abs=0.02)
+    (unknown,) = alpha_costs({"x": 200.0}, 8, gap, None, yardstick(gap))
+    assert (unknown.regret, unknown.reason) == (None, "too few α measured at this rank")
 
 
 def test_the_regret_of_a_planted_basin_is_covered() -> None:
     rng = np.random.default_rng(2)
-    hits = 0
-    for _ in range(60):
+    hits = []
+    for _ in range(3):
         cells = curve(lambda x: 1 + 0.05 * (x - 6.4) ** 2, noise=0.02, rng=rng)
-        found = costs(cells)["α = 32"]
-        assert found.regret_low is not None
-        assert found.regret_high is not None
-        assert found.regret_share == pytest.approx((found.regret or 0) / found.best_loss)
-        hits += found.regret_low <= 0.05 * 1.4**2 <= found.regret_high
-    assert hits >= 52
+        (law,) = fit_laws(cells)
+        alphas = {str(x): 2.0**x for x in (4.3, 5.0, 6.4, 7.7, 9.0)}
+        for found in alpha_costs(alphas, 8, cells, curve_draws(law, cells)[8], yardstick(cells)):
+            assert found.regret_low is not None
+            assert found.regret_high is not None
+            assert found.regret_share == pytest.approx((found.regret or 0) / found.best_loss)
+            truth = 0.05 * (float(found.rule) - 6.4) ** 2
+            hits.append(found.regret_low - 1e-3 <= truth <= found.regret_high)
+    assert sum(hits) >= 13
