@@ -19,11 +19,11 @@ from lora_alpha.analysis.optimum import Optimum
 Array = NDArray[np.float64]
 
 KAPPA = -1.0  # α·η constant
-# κ was −0.94, −1.13, −1.48, −1.06, −1.03, −1.02 on mlp, digits, mod-rl, charlm, clip, carry over 16-fold η
-# (docs/EXPERIMENTS.md): a seventh workload's is expected in −1.65 to −0.57 (95 %, t with 5 degrees of
+# κ was −0.94, −1.16, −1.51, −1.02, −1.00, −0.96 on mlp, digits, mod-rl, charlm, clip, carry over 16-fold η
+# (docs/EXPERIMENTS.md): a seventh workload's is expected in −1.70 to −0.50 (95 %, t with 5 degrees of
 # freedom), all of which −1 ± 0.7 holds.
 KAPPA_HALF_WIDTH = 0.7
-# Standard deviation of α* about its line over η, in octaves: 0.06 to 0.43 there, root mean square 0.22.
+# Standard deviation of α* about its line over η, in octaves: 0.12 to 0.19 there, and uncertain.
 SCATTER = 0.25
 NORMAL_HALF = 1.959964  # half a 95 % interval, in standard deviations
 LEAST_ERROR = 0.02  # octaves: no optimum is known better
