@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
@@ -14,8 +16,10 @@ from lora_alpha.wire.analysis import Advice, RuleCost
 ALL = "all"
 
 
-def recommend(api: str, *, sweep: str, rank: int, lr: float | None, trainer: str) -> None:
+def recommend(api: str, *, sweep: str, rank: int, lr: float | None, trainer: str, **reading: Any) -> None:
     """Print the recommendation for one rank, and the configuration of ``trainer``.
+
+    ``reading`` is as in ``Client.recommend``.
 
     Raises:
         InvalidSpec: If no such trainer is known.
@@ -23,7 +27,7 @@ def recommend(api: str, *, sweep: str, rank: int, lr: float | None, trainer: str
     if trainer not in {*ENGINES, ALL}:
         raise InvalidSpec([FieldProblem("for", f"got {trainer!r}: choose {', '.join(ENGINES)} or {ALL}")])
     with connect(api) as client:
-        answer = client.recommend(sweep=sweep, rank=rank, lr=lr)
+        answer = client.recommend(sweep=sweep, rank=rank, lr=lr, **reading)
     print_advice(answer, Console(), trainer=trainer)
 
 
@@ -35,7 +39,7 @@ def print_advice(answer: Advice, console: Console, *, trainer: str) -> None:
     console.print(card)
     if answer.regrets:
         console.print(_regrets(answer))
-    for warning in answer.warnings:
+    for warning in (*answer.notes, *answer.warnings):
         console.print(f"[yellow]{warning}[/yellow]")
     for name, text in answer.snippets.items():
         if trainer in {name, ALL}:
@@ -47,7 +51,8 @@ def card_rows(answer: Advice) -> list[tuple[str, str]]:
     """Names and numbers of the card; α and its ranges in all of their digits."""
     exponent = f"{answer.kappa:.2f} ({answer.kappa_low:.2f} to {answer.kappa_high:.2f})"
     source = f"from {answer.kappa_num_lrs} learning rates" if answer.kappa_num_lrs else "assumed"
-    return [
+    bounded = answer.bounded
+    rows = [
         ("sweep", answer.sweep_id),
         ("method, rank, η", f"{answer.method}, {answer.rank}, {short_number(answer.lr)}"),
         ("α", written(answer.alpha)),
@@ -56,9 +61,16 @@ def card_rows(answer: Advice) -> list[tuple[str, str]]:
         ("as good", _range(answer.basin_low, answer.basin_high)),
         ("unrounded", f"{answer.alpha_estimate:.6g}"),
         ("from", f"{answer.basis}, {answer.num_supporting_runs} runs"),
-        ("expected loss", "unknown" if answer.expected_loss is None else f"{answer.expected_loss:.4g}"),
+        (
+            f"expected {answer.metric.name}",
+            "unknown" if answer.expected_loss is None else f"{answer.expected_loss:.4g}",
+        ),
         ("α* ∝ η^", f"{exponent}, {source}"),
     ]
+    if bounded is not None:
+        best = "none" if bounded.alpha is None else written(bounded.alpha)
+        rows.append((f"α with forgetting ≤ {bounded.max_forgetting:g}", f"{best}: {bounded.reason}"))
+    return rows
 
 
 def written(value: float) -> str:

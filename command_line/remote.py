@@ -92,8 +92,10 @@ def submit(api: str, request: SweepRequest, *, plan_only: bool, wait: bool) -> i
         return 0 if ended.state == "finished" else 1
 
 
-def export_csv(api: str, *, kind: str, sweep: str | None, out: Path | None) -> None:
+def export_csv(api: str, *, kind: str, sweep: str | None, out: Path | None, **reading: Any) -> None:
     """Stream CSV to ``out`` (a file, or a folder for ``all``) or to standard output.
+
+    ``reading`` says how runs are read, and may bound their forgetting: see ``Client.export_csv``.
 
     Raises:
         InvalidSpec: If ``kind`` is no export, or ``all`` has no folder to go to.
@@ -104,21 +106,21 @@ def export_csv(api: str, *, kind: str, sweep: str | None, out: Path | None) -> N
         raise InvalidSpec([FieldProblem("out", "all writes several files: give a folder with --out")])
     with connect(api) as client:
         if out is None:
-            for block in client.export_csv(kind, sweep):
+            for block in client.export_csv(kind, sweep, **reading):
                 sys.stdout.buffer.write(block)
         elif kind == "all":
-            write_csv_folder(client, out, sweeps=[sweep] if sweep else None)
+            write_csv_folder(client, out, sweeps=[sweep] if sweep else None, **reading)
         else:
             with out.open("wb") as file:
-                file.writelines(client.export_csv(kind, sweep))
+                file.writelines(client.export_csv(kind, sweep, **reading))
 
 
-def write_csv_folder(client: Client, folder: Path, *, sweeps: Sequence[str] | None) -> None:
+def write_csv_folder(client: Client, folder: Path, *, sweeps: Sequence[str] | None, **reading: Any) -> None:
     """Every export of these sweeps (all if None) as ``folder/<kind>.csv``."""
     folder.mkdir(parents=True, exist_ok=True)
     for kind in CSV_KINDS:
         with (folder / f"{kind}.csv").open("wb") as file:
-            file.writelines(client.export_csv(kind, sweeps))
+            file.writelines(client.export_csv(kind, sweeps, **reading))
 
 
 def download_adapter(api: str, *, run: str, out: Path) -> None:
@@ -156,11 +158,11 @@ def probe(api: str, body: dict[str, Any]) -> int:
     return 0
 
 
-def ingest(api: str, source: Path) -> None:
+def ingest(api: str, source: Path, *, metric: str | None, goal: Any) -> None:
     """Import the runs in ``source`` through the ingest API."""
     from lora_alpha.importers.registry import import_runs
 
     with connect(api) as client:
         console = Console()
-        for line in import_runs(client, source):
+        for line in import_runs(client, source, metric=metric, goal=goal):
             console.print(line)

@@ -39,6 +39,11 @@ PROMISED = {
     "advice": "sweep_id, workload, method, lr, lr_ratio, rank, alpha, scale, alpha_low, alpha_high, "
     "basin_low, basin_high, basis, expected_loss, alpha_estimate, kappa, kappa_low, kappa_high, "
     "kappa_num_lrs, num_supporting_runs, reason",
+    "collapse": "sweep_id, workload, method, lr_ratio, coordinate, "
+    "alpha_exponent, alpha_exponent_low, alpha_exponent_high, lr_exponent, "
+    "rank_exponent, rank_exponent_low, rank_exponent_high, score, ceiling, behind, behind_low, behind_high, "
+    "alike, compatible, num_compared, num_alone, num_curves, num_seeds, num_diverged, verdict",
+    "collapse_points": "sweep_id, method, lr_ratio, coordinate, rank, lr, alpha, x, loss, level",
 }
 
 
@@ -152,6 +157,37 @@ def test_optima_and_law_equal_the_api(target: Any, client: Client, sweep: Sweep)
         assert int(row["num_censored"]) == law.num_censored
 
 
+def test_collapse_equals_the_api(client: Client, worker: Any) -> None:
+    request = SweepRequest(
+        workload="mlp",
+        ranks=[1, 4, 16],
+        alphas=[16, 32, 64, 128, 256],
+        lrs=[1e-4, 4e-4, 1.6e-3],
+        seeds=[0, 1, 2],
+        steps=50,
+    )
+    sweep = client.create_sweep(request)
+    worker.work(
+        lambda c: 2 + 0.1 * math.log2((c.alpha or 1) * c.lr / 0.03) ** 2 + 1e-3 * math.sin(c.alpha * c.seed)
+    )
+    answer = client.collapse(sweep.id)
+    (fit,) = answer.fits
+    assert fit.alpha is not None
+    assert fit.rank is not None
+    assert fit.fitted is not None
+    *named, fitted = table(client, "collapse", sweep.id)
+    assert [(row["coordinate"], float(row["score"])) for row in named] == [
+        (item.coordinate, item.score) for item in answer.items
+    ]
+    assert [row["behind_low"] for row in named] == [text_cell(item.behind_low) for item in answer.items]
+    assert float(fitted["alpha_exponent_low"]) == fit.alpha.low
+    assert float(fitted["rank_exponent_high"]) == fit.rank.high
+    assert {row["verdict"] for row in [*named, fitted]} == {answer.verdict} == {"η·α"}
+    points = [point for item in [*answer.items, fit.fitted] for point in item.points]
+    rows = table(client, "collapse_points", sweep.id)
+    assert [(float(row["x"]), float(row["level"])) for row in rows] == [(p.x, p.level) for p in points]
+
+
 def test_several_sweeps_and_all_sweeps(client: Client, sweep: Sweep) -> None:
     other = client.create_sweep({"workload": "mlp", "ranks": [1], "alphas": [1], "seeds": [0]})
     assert len(table(client, "runs", other.id)) == 1
@@ -240,10 +276,8 @@ def test_rules_and_advice_are_those_of_the_api(client: Client, sweep: Sweep) -> 
     assert [row["regret"] for row in rules] == [text_cell(cost.regret) for cost in costs]
     advice = table(client, "advice", sweep.id)
     assert len(advice) == 9
-    for row in advice:
-        if row["reason"]:
-            assert row["alpha"] == ""
-            continue
+    assert all((row["alpha"] == "") == bool(row["reason"]) for row in advice)
+    for row in [row for row in advice if not row["reason"]][:1]:
         card = client.recommend(sweep.id, rank=int(row["rank"]), lr=float(row["lr"]))
         names = ("alpha", "scale", "alpha_low", "basin_high", "alpha_estimate", "kappa")
         assert [row[name] for name in names] == [text_cell(getattr(card, name)) for name in names]
