@@ -16,7 +16,7 @@ from typing import Any, get_args
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.services.analysis import sweep_collapse
+from backend.services.analysis import collapses
 from backend.services.outcomes import Reading, read_sweep, sweep_cells
 from backend.services.presenters import show_run
 from backend.store.engines import Store
@@ -108,11 +108,13 @@ COLLAPSE: Columns = {
     **_alike("fit", "ceiling"),
     **_alike("score", "behind behind_low behind_high alike compatible num_compared num_alone"),
     **_alike("fit", "num_curves num_seeds num_diverged verdict"),
+    **SAID,
 }
 COLLAPSE_POINTS: Columns = {
     "sweep_id": "sweep.id",
     **_alike("score", "method lr_ratio coordinate"),
     **_alike("point", "rank lr alpha x loss level"),
+    **SAID,
 }
 RULE_COSTS: Columns = {
     "sweep_id": "sweep.id",
@@ -121,6 +123,7 @@ RULE_COSTS: Columns = {
     **_alike("cost", "rank rule alpha measured diverged loss best_loss cost excess"),
     **_alike("cost", "regret regret_low regret_high regret_share regret_share_low regret_share_high"),
     **_alike("cost", "unit share_of reason"),
+    **SAID,
 }
 ADVICE: Columns = {
     "sweep_id": "sweep.id",
@@ -130,6 +133,7 @@ ADVICE: Columns = {
     **_alike("advice", "alpha scale alpha_low alpha_high basin_low basin_high basis expected_loss"),
     **_alike("advice", "alpha_estimate kappa kappa_low kappa_high kappa_num_lrs num_supporting_runs"),
     "reason": "reason",
+    **SAID,
 }
 
 # What makes a spreadsheet take a cell for a formula, full-width forms included.
@@ -148,7 +152,8 @@ class Asked:
     max_forgetting: float | None = None
 
 
-READ = ("runs", "cells", "optima", "law", "rules", "advice")  # exports that depend on the reading
+# Exports that depend on the reading.
+READ = ("runs", "cells", "optima", "law", "collapse", "collapse_points", "rules", "advice")
 Export = tuple[Sequence[str], Callable[[Session, Asked], Iterator[bytes]]]  # columns, and lines in blocks
 
 
@@ -286,14 +291,15 @@ def _optimum_rows(session: Session, asked: Asked) -> Iterator[Row]:
 
 def _collapse_rows(session: Session, asked: Asked) -> Iterator[Row]:
     for sweep_id in _named(session, asked):
-        sweep = find_sweep(session, sweep_id)
-        for fit, scores in sweep_collapse(session, sweep_id, asked.reading):
+        read = read_sweep(session, sweep_id, asked.reading)
+        said = {"sweep": find_sweep(session, sweep_id), "metric": read.metric, "reading": asked.reading}
+        for fit, scores in collapses(read.cells):
             for score in scores:
                 given = dict(zip(("alpha", "lr", "rank"), score.exponents, strict=False))
                 named = {name: {"value": value} for name, value in given.items()}
-                yield {"sweep": sweep, "fit": fit, "score": score, "exponents": named}
+                yield {**said, "fit": fit, "score": score, "exponents": named}
             if fit.lr is not None or fit.alpha is not None:
-                yield {"sweep": sweep, "fit": fit, "score": fit.fitted or _unfitted(fit), "exponents": fit}
+                yield {**said, "fit": fit, "score": fit.fitted or _unfitted(fit), "exponents": fit}
 
 
 def _unfitted(fit: CollapseFit) -> CollapseScore:

@@ -45,7 +45,7 @@ class CurveDraws:
     gap: float = 0.0
 
     def steepness(self) -> float:
-        """How many times as far the curve rises in the octave above its minimum as in the one below: median."""
+        """The rise in the octave above the minimum, in units of that in the octave below: the median."""
         middle = float(np.median(self.where))
         above, below = self.excess(middle + 1), self.excess(middle - 1)
         return float(np.median(np.maximum(above, 1e-300) / np.maximum(below, 1e-300)))

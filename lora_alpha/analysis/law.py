@@ -13,7 +13,7 @@ from lora_alpha.analysis.power_law import CANDIDATES, LawFit, ModelScore, compar
 from lora_alpha.analysis.rules import RivalScore, RuleCost, rival_scores, rule_costs
 
 MIN_RANKS = 3
-LOPSIDED = 4.0  # how much steeper one side has to be for a caveat
+LOPSIDED = 3.0  # how much steeper one side has to be for a caveat
 WIDE_GAP = 1.6  # octaves between cells about the optimum, likewise
 HALF = "p = 1/2"
 BAND_POINTS = 49
@@ -36,8 +36,8 @@ class Law:
 
     ``fit`` uses every optimum (those beyond the grid by their likelihood), ``fit_uncensored`` only those
     inside the grid. Where no fit is possible both are None and ``reasons`` say why. ``rules`` and ``rivals``
-    are judged for target ``alpha`` alone; so is ``verdict``, one sentence on "α* grows as √r". ``caveats`` say where the
-    intervals are known to promise too much.
+    are judged for target ``alpha`` alone; so is ``verdict``, one sentence on "α* grows as √r". ``caveats`` say
+    where the intervals are known to promise too much.
     """
 
     method: str
@@ -139,8 +139,8 @@ def _caveats(located: Sequence[Located]) -> list[str]:
     gaps = [draws.gap for draws in drawn]
     if max(gaps) > WIDE_GAP:
         found.append(
-            f"The values about the optimum lie {max(gaps):.1f} octaves apart: where it lies between them rests "
-            "on what shapes a basin may have. Values an octave apart or less decide it."
+            f"The values about the optimum lie {max(gaps):.1f} octaves apart: where it lies between them "
+            "rests on what shapes a basin may have. Values an octave apart or less decide it."
         )
     return found
 

@@ -14,7 +14,7 @@ NEAR = 1 / 16  # octaves; an estimate this near to an α that was trained is tha
 def written_alpha(estimate: float, *, low: float, high: float, trained: Iterable[float] = ()) -> float:
     """``estimate`` as it is recommended, inside ``low`` to ``high`` as they are shown.
 
-    An α that was trained is taken where it is all but the estimate; then a whole number of three significant
+    An α that was trained is taken where it is all but the estimate: what it costs was measured. Then a whole number of three significant
     digits, which every trainer reads; else three significant digits.
 
     Args:
@@ -30,20 +30,20 @@ def written_alpha(estimate: float, *, low: float, high: float, trained: Iterable
     """
     short_enough = [alpha for alpha in trained if float(f"{alpha:.{TRAINED_DIGITS}g}") == alpha]
     near = min(short_enough, key=lambda alpha: abs(math.log(alpha / estimate)), default=math.nan)
-    if abs(math.log2(near / estimate)) <= NEAR and low <= near <= high:
+    if abs(math.log2(near / estimate)) <= NEAR:
         return near
     short = float(f"{estimate:.{DIGITS}g}")
     return float(round(short)) if low <= round(short) <= high else short
 
 
 def outward(low: float, high: float, *, alpha: float) -> tuple[float, float]:
-    """A range about the written ``alpha`` in its digits, at least three, rounded so that it loses nothing.
+    """A range in the digits of the written ``alpha``, at least three, that holds it and loses nothing.
 
     >>> outward(301.29, 398.71, alpha=362.0), outward(511.8, 511.8, alpha=512.0)
     ((301.0, 399.0), (511.0, 512.0))
     """
     digits = max(DIGITS, len(Decimal(repr(alpha)).normalize().as_tuple().digits))
-    return _rounded(low, digits, ROUND_FLOOR), _rounded(high, digits, ROUND_CEILING)
+    return _rounded(min(low, alpha), digits, ROUND_FLOOR), _rounded(max(high, alpha), digits, ROUND_CEILING)
 
 
 def _rounded(value: float, digits: int, way: str) -> float:

@@ -16,7 +16,7 @@ POSITIVE = st.floats(1e-4, 1e7)
         (1024.0, 1024.0, 1024.0, [1024.0], 1024.0),  # a measured one keeps its digits
         (362.0387, 362.0387, 362.0387, [], 362.0),  # an interval of no width is shown in three digits, too
         (2043.0, 1500.0, 2500.0, [2048.0], 2048.0),
-        (2043.0, 2040.0, 2045.0, [2048.0], 2040.0),  # what was trained lies outside
+        (2043.0, 2040.0, 2045.0, [2048.0], 2048.0),  # measured, wherever an interval ends
         (724.0773, 600.0, 900.0, [724.0773439350247], 724.0),  # nobody writes what a rule computed
         (16380.0, 16000.0, 17000.0, [16384.0], 16384.0),
         (491.0, 400.0, 600.0, [512.0], 512.0),
