@@ -14,8 +14,8 @@ NEAR = 1 / 16  # octaves; an estimate this near to an α that was trained is tha
 def written_alpha(estimate: float, *, low: float, high: float, trained: Iterable[float] = ()) -> float:
     """``estimate`` as it is recommended, inside ``low`` to ``high`` as they are shown.
 
-    An α that was trained is taken where it is all but the estimate: what it costs was measured. Then a whole number of three significant
-    digits, which every trainer reads; else three significant digits.
+    An α that was trained is taken where it is all but the estimate: what it costs was measured. Then a whole
+    number of three significant digits, which every trainer reads; else three significant digits.
 
     Args:
         estimate: Best α, > 0.
