@@ -15,7 +15,7 @@ OTHER_VENV := .venv-$(OTHER)
 UNPINNED := torch|transformers|tokenizers|huggingface_hub|setuptools
 TORCH_TESTS := $(addprefix tests/lora_alpha/,trainer_callback training models curvature dynamics)
 
-.PHONY: demo up test test-all test-wheel test-torch check format bench tree constraints clean mutate mutate-constants
+.PHONY: demo up test test-all test-wheel test-torch test-frameworks check format bench tree constraints clean mutate mutate-constants
 
 demo: $(VENV)/.installed
 	$(BIN)/lora-alpha demo $(ARGS)
@@ -24,13 +24,16 @@ up: $(VENV)/.installed
 	$(BIN)/lora-alpha up $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow and not frameworks" $(PYTEST_ARGS)
 
 test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-wheel: $(VENV)/.installed-dev
 	PIP_ARGS="$(PIP_ARGS)" $(BIN)/python -m pytest tests/install $(PYTEST_ARGS)
+
+test-frameworks: .venv-frameworks/.installed
+	.venv-frameworks/bin/python -m pytest -m frameworks tests/frameworks $(PYTEST_ARGS)
 
 test-torch: $(OTHER_VENV)/.installed
 	$(OTHER_VENV)/bin/python -m pytest $(TORCH_TESTS) $(PYTEST_ARGS)
@@ -93,5 +96,15 @@ SITE := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 	$(BIN)/python $(SITE) > "$$(.venv-mutate/bin/python $(SITE))/tested.pth"
 	touch $@
 
+# Trainers without what they pin (their pins contradict each other): their configurations' own classes are
+# what is tested. What these need beside the tests' set stands here.
+FRAMEWORKS := axolotl==0.19.0 llamafactory==0.9.5 unsloth==2026.10.9 \
+	omegaconf==2.4.0 antlr4-python3-runtime==4.13.2 addict==2.4.0
+.venv-frameworks/.installed: $(VENV)/.installed-dev
+	$(PYTHON) -m venv .venv-frameworks
+	.venv-frameworks/bin/python $(INSTALL) --no-deps $(FRAMEWORKS)
+	$(BIN)/python $(SITE) > "$$(.venv-frameworks/bin/python $(SITE))/tested.pth"
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-mutate .venv-torch-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-mutate .venv-frameworks .venv-torch-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

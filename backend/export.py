@@ -24,7 +24,10 @@ from backend.store.metrics import decimal_values, iter_history
 from backend.store.sweeps import find_sweep
 from backend.store.tables import ProbeRow, RunRow, SweepRow
 from lora_alpha.analysis.bounded import bounded_optima
+from lora_alpha.analysis.cells import constant_alpha
 from lora_alpha.analysis.law import fit_laws
+from lora_alpha.analysis.recommend import curve_draws, recommend
+from lora_alpha.errors import FitError
 from lora_alpha.wire.analysis import CollapseFit, CollapseScore, Target
 from lora_alpha.wire.client import CsvKind
 
@@ -113,6 +116,25 @@ COLLAPSE_POINTS: Columns = {
     **_alike("point", "rank lr alpha x loss level"),
     **SAID,
 }
+RULE_COSTS: Columns = {
+    "sweep_id": "sweep.id",
+    "workload": "sweep.workload",
+    **_alike("law", "method lr lr_ratio"),
+    **_alike("cost", "rank rule alpha measured diverged loss best_loss cost excess"),
+    **_alike("cost", "regret regret_low regret_high regret_share regret_share_low regret_share_high"),
+    **_alike("cost", "unit share_of reason"),
+    **SAID,
+}
+ADVICE: Columns = {
+    "sweep_id": "sweep.id",
+    "workload": "sweep.workload",
+    **_alike("law", "method lr lr_ratio"),
+    "rank": "optimum.rank",
+    **_alike("advice", "alpha scale alpha_low alpha_high basin_low basin_high basis expected_loss"),
+    **_alike("advice", "alpha_estimate kappa kappa_low kappa_high kappa_num_lrs num_supporting_runs"),
+    "reason": "reason",
+    **SAID,
+}
 
 # What makes a spreadsheet take a cell for a formula, full-width forms included.
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
@@ -130,7 +152,8 @@ class Asked:
     max_forgetting: float | None = None
 
 
-READ = ("runs", "cells", "optima", "law", "collapse", "collapse_points")  # exports that depend on the reading
+# Exports that depend on the reading.
+READ = ("runs", "cells", "optima", "law", "collapse", "collapse_points", "rules", "advice")
 Export = tuple[Sequence[str], Callable[[Session, Asked], Iterator[bytes]]]  # columns, and lines in blocks
 
 
@@ -302,6 +325,32 @@ def _probe_rows(session: Session, asked: Asked) -> Iterator[Row]:
             yield {"probe": probe, "number": number}
 
 
+def _rule_rows(session: Session, asked: Asked) -> Iterator[Row]:
+    for row in _law_rows(session, asked):
+        for cost in row["law"].rules:
+            yield {**row, "cost": cost}
+
+
+def _advice_rows(session: Session, asked: Asked) -> Iterator[Row]:
+    """One row a curve; where there is no advice, ``reason`` says why."""
+    for sweep_id in _named(session, asked):
+        sweep = find_sweep(session, sweep_id)
+        read = read_sweep(session, sweep_id, asked.reading)
+        said = {"sweep": sweep, "metric": read.metric, "reading": asked.reading}
+        found = constant_alpha(read.cells)
+        laws = fit_laws(found)
+        for law in laws:
+            beside = [one for one in laws if (one.method, one.lr_ratio) == (law.method, law.lr_ratio)]
+            draws = curve_draws(law, found)
+            for optimum in law.optima:
+                row = {**said, "law": law, "optimum": optimum, "advice": None, "reason": None}
+                try:
+                    row["advice"] = recommend(beside, found, rank=optimum.rank, lr=law.lr, draws=draws)
+                except FitError as error:
+                    row["reason"] = str(error)
+                yield row
+
+
 EXPORTS: dict[CsvKind, Export] = {
     "runs": _in_blocks(RUNS, _run_rows),
     "history": (HISTORY, _history_blocks),
@@ -309,6 +358,8 @@ EXPORTS: dict[CsvKind, Export] = {
     "optima": _in_blocks(OPTIMA, _optimum_rows),
     "law": _in_blocks(LAW, _law_rows),
     "probes": _in_blocks(PROBES, _probe_rows),
+    "rules": _in_blocks(RULE_COSTS, _rule_rows),
+    "advice": _in_blocks(ADVICE, _advice_rows),
     "collapse": _in_blocks(COLLAPSE, _collapse_rows),
     "collapse_points": _in_blocks(COLLAPSE_POINTS, _collapse_point_rows),
 }

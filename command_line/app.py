@@ -262,6 +262,9 @@ def recommend(
     sweep: Annotated[str, typer.Option(help="Sweep to read from.")],
     rank: Annotated[int, typer.Option(help="Rank you will train with.", min=1)],
     lr: Annotated[float | None, typer.Option(help="Learning rate you will train with.")] = None,
+    trainer: Annotated[
+        str, typer.Option("--for", help="Whose configuration to print: peft, trl, axolotl, …; all.")
+    ] = "peft",
     metric: Metric = None,
     goal: Goal = None,
     objective: Objective = None,
@@ -271,7 +274,7 @@ def recommend(
     api: Api = DEFAULT_API,
 ) -> None:
     """Say which α to use, with its interval and the runs behind it."""
-    from command_line.remote import recommend as print_recommendation
+    from command_line.advice import recommend as print_recommendation
 
     reading = {
         "metric": metric,
@@ -281,7 +284,7 @@ def recommend(
         "steps_to": steps_to,
         "max_forgetting": max_forgetting,
     }
-    print_recommendation(api, sweep=sweep, rank=rank, lr=lr, **reading)
+    print_recommendation(api, sweep=sweep, rank=rank, lr=lr, trainer=trainer, **reading)
 
 
 @app.command()

@@ -102,7 +102,7 @@ def _rule_table(law: Law) -> Table:
     rules = list(dict.fromkeys(cost.rule for cost in law.rules))
     ranks = sorted({cost.rank for cost in law.rules})
     costs = {(cost.rule, cost.rank): cost for cost in law.rules}
-    table = Table(title="Cost of common rules: loss above the best measured α")
+    table = Table(title=f"Cost of common rules: above the best measured α, {law.rules[0].share_of}")
     table.add_column("rule")
     for rank in ranks:
         table.add_column(f"r = {rank}", justify="right")
@@ -114,7 +114,9 @@ def _rule_table(law: Law) -> Table:
 def _cost(cost: RuleCost | None) -> str:
     if cost is None or not cost.measured:
         return "not run"
-    return "diverged" if cost.cost is None else f"{cost.cost:+.1%}"
+    if cost.diverged or cost.excess is None:
+        return "diverged"
+    return f"{cost.excess:+.3g}" if cost.cost is None else f"{cost.cost:+.1%}"
 
 
 def _run_missing_rules(client: Client, sweep_id: str) -> None:

@@ -8,13 +8,11 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 
 from command_line.progress import follow
 from command_line.training_fields import read_training
@@ -76,7 +74,7 @@ def _parse_option(name: str, value: Any) -> Any:
 def submit(api: str, request: SweepRequest, *, plan_only: bool, wait: bool) -> int:
     """Plan or create the sweep; with ``wait`` follow it and return 1 if it did not finish."""
     console = Console()
-    with _client(api) as client:
+    with connect(api) as client:
         plan = client.plan_sweep(request)
         if not plan.valid:
             raise InvalidSpec([FieldProblem(error.field, error.message) for error in plan.errors])
@@ -106,7 +104,7 @@ def export_csv(api: str, *, kind: str, sweep: str | None, out: Path | None, **re
         raise InvalidSpec([FieldProblem("kind", f"got {kind!r}: choose {', '.join(CSV_KINDS)} or all")])
     if kind == "all" and out is None:
         raise InvalidSpec([FieldProblem("out", "all writes several files: give a folder with --out")])
-    with _client(api) as client:
+    with connect(api) as client:
         if out is None:
             for block in client.export_csv(kind, sweep, **reading):
                 sys.stdout.buffer.write(block)
@@ -127,7 +125,7 @@ def write_csv_folder(client: Client, folder: Path, *, sweeps: Sequence[str] | No
 
 def download_adapter(api: str, *, run: str, out: Path) -> None:
     """Unpack the PEFT folder of ``run`` into ``out``; say where, and what its README warns of."""
-    with _client(api) as client, tempfile.TemporaryFile() as file:
+    with connect(api) as client, tempfile.TemporaryFile() as file:
         file.writelines(client.run_adapter(run))
         with zipfile.ZipFile(file) as archive:
             archive.extractall(out)
@@ -138,29 +136,15 @@ def download_adapter(api: str, *, run: str, out: Path) -> None:
             console.print(f"[yellow]{line.removeprefix('- ')}[/yellow]")
 
 
-def _client(api: str) -> Client:
+def connect(api: str) -> Client:
+    """A client of the service at ``api``, with the token of the environment."""
     return Client(api, token=os.environ.get("LORA_ALPHA_TOKEN"))
-
-
-def recommend(api: str, *, sweep: str, rank: int, lr: float | None, **reading: Any) -> None:
-    """Print the recommendation for one rank; ``reading`` as in ``Client.recommend``."""
-    console = Console()
-    with _client(api) as client:
-        answer = client.recommend(sweep=sweep, rank=rank, lr=lr, **reading)
-    table = Table(show_header=False)
-    shown = {"sweep_id": answer.sweep_id, **asdict(answer), "metric": answer.metric.title}
-    bounded = shown.pop("bounded") or {}
-    for name, value in (shown | {f"bounded {name}": value for name, value in bounded.items()}).items():
-        if name != "snippet" and value not in (None, (), ""):
-            table.add_row(name, "\n".join(map(str, value)) if isinstance(value, tuple) else str(value))
-    console.print(table)
-    console.print(answer.snippet)
 
 
 def probe(api: str, body: dict[str, Any]) -> int:
     """Submit a probe, follow it, print its rows as CSV; returns 1 if it did not finish."""
     console = Console(stderr=True)
-    with _client(api) as client:
+    with connect(api) as client:
         submitted = client.create_probe(body)
         with console.status("queued") as status:
             while (current := client.probe(submitted.id)).state in {"queued", "running"}:
@@ -178,7 +162,7 @@ def ingest(api: str, source: Path, *, metric: str | None, goal: Any) -> None:
     """Import the runs in ``source`` through the ingest API."""
     from lora_alpha.importers.registry import import_runs
 
-    with _client(api) as client:
+    with connect(api) as client:
         console = Console()
         for line in import_runs(client, source, metric=metric, goal=goal):
             console.print(line)

@@ -7,6 +7,7 @@ everything here converts between those spellings, and everything else stores ``s
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 ScaleRule = Literal["alpha/r", "alpha/sqrt(r)"]
@@ -47,6 +48,25 @@ def alpha_for_scale(scale: float, rank: int, *, rule: ScaleRule = "alpha/r") -> 
     """
     _check(scale, rank)
     return scale * _denominator(rank, rule)
+
+
+def shortest_alpha(
+    scale: float, rank: int, *, rule: ScaleRule = "alpha/r", stored: Callable[[float], float] = float
+) -> float:
+    """The α with the fewest digits that gives this very ``scale``, which s·r in floating point may miss.
+
+    Args:
+        scale: As stored.
+        rank: Rank r, ≥ 1.
+        rule: Which convention α is given in.
+        stored: A scale in the precision that ``scale`` was stored in.
+
+    >>> 1.3 * 3, shortest_alpha(3.9 / 3, 3)
+    (3.9000000000000004, 3.9)
+    """
+    exact = alpha_for_scale(float(scale), rank, rule=rule)
+    rounded = (float(f"{exact:.{digits}g}") for digits in range(1, 17))
+    return next((a for a in rounded if stored(effective_scale(a, rank, rule=rule)) == scale), exact)
 
 
 def convert_alpha(alpha: float, rank: int, *, given: ScaleRule, wanted: ScaleRule) -> float:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backend.services.outcomes import Reading, SweepRead, read_sweep
 from backend.services.presenters import spec_warnings
 from backend.store.engines import Store
-from backend.store.sweeps import find_sweep
+from backend.store.sweeps import INGESTED, find_sweep
 from lora_alpha.analysis.bounded import bounded_optima, no_bound_reasons
 from lora_alpha.analysis.cells import Cell, constant_alpha
 from lora_alpha.analysis.collapse import CollapseFit, CollapseScore
@@ -19,6 +19,7 @@ from lora_alpha.analysis.optimum import Target
 from lora_alpha.analysis.recommend import recommend as recommend_alpha
 from lora_alpha.analysis.rules import RULES
 from lora_alpha.analysis.schedules import compare_schedules, schedules_verdict
+from lora_alpha.snippets import Recipe, recipe_of
 from lora_alpha.wire.analysis import Advice, BoundedOptima, Cells, Collapse, Equivalences, Laws, Schedules
 
 LATEST = Reading()  # the sweep's own metric at the end
@@ -134,9 +135,10 @@ def recommend(
         FitError: If nothing measured supports an answer.
     """
     with store.read() as session:
+        recipe = sweep_recipe(find_sweep(session, sweep_id).spec)
         read = read_sweep(session, sweep_id, reading)
     found = constant_alpha(read.cells)
-    answer = recommend_alpha(fit_laws(found), found, rank=rank, lr=lr)
+    answer = recommend_alpha(fit_laws(found), found, rank=rank, lr=lr, recipe=recipe)
     notes, within = list(read.notes), None
     if max_forgetting is not None:
         items = bounded_optima(found, max_forgetting=max_forgetting)
@@ -158,6 +160,11 @@ def _said(sweep_id: str, reading: Reading, read: SweepRead) -> dict[str, Any]:
         "metric": read.metric,
         "notes": list(read.notes),
     }
+
+
+def sweep_recipe(spec: Mapping[str, Any]) -> Recipe:
+    """What a sweep with this specification trained, as far as a trainer's configuration says it."""
+    return recipe_of(None if spec.get("source") == INGESTED else spec["train"])
 
 
 def _warnings(spec: dict[str, object], reading: Reading) -> list[str]:

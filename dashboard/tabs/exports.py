@@ -17,6 +17,8 @@ EXPORTS = (
     ("optima", "Best α (and η) of every rank, with interval, basin and censoring."),
     ("law", "Fitted exponents and coefficients with intervals and counts."),
     ("probes", "Hessian probes: eigenvalues, densities, traces."),
+    ("rules", "What common rules for α cost at every rank, measured and estimated."),
+    ("advice", "The α to train with at every swept rank and learning rate, and what it rests on."),
 )
 
 

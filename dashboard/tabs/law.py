@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import MATCH, Dash, Input, Output, State, html, no_update
+from dash import MATCH, Dash, Input, Output, State, dcc, html, no_update
 from dash.development.base_component import Component
 
 from dashboard import ids
 from dashboard.components.parts import behind, card, note, notes, table
-from dashboard.controls import Control, Subject, switch, typed
+from dashboard.controls import Control, Subject, choice, switch, typed
 from dashboard.figures.law import NOTHING, law_figure, law_name
 from dashboard.figures.style import Theme, interval, number
 from dashboard.tab import Plot, Row, Tab, Words
 from dashboard.tabs.alpha_eta import READING, middle_rank, reading, typed_number
+from lora_alpha.conventions import ENGINES
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.wire.analysis import WITHIN_BASIN, Advice, Law, Laws
+from lora_alpha.wire.analysis import WITHIN_BASIN, Advice, Law, Laws, RuleCost
 from lora_alpha.wire.client import Client
 
 TEXT, TABLES = Words("law-text"), Words("law-table")
@@ -40,7 +41,11 @@ def panel(_: Subject, row: Row) -> Component:
     return html.Div(
         [
             card(*TEXT.place(), row("target", "rules"), *LAW.place(), *TABLES.place()),
-            card(row("advice_rank", "advice_lr", "max_forgetting"), *ADVICE.place(), title="What to use"),
+            card(
+                row("advice_rank", "advice_lr", "advice_for", "max_forgetting"),
+                *ADVICE.place(),
+                title="What to use",
+            ),
         ]
     )
 
@@ -55,7 +60,7 @@ def draw(found: Found, view: Mapping[str, Any], colours: Theme) -> tuple[Any, ..
     """What the law says, the law, its tables, the advice."""
     laws = found.laws
     figure = law_figure(laws.laws, colours, rules=laws.rules if view["rules"] == "shown" else None)
-    advice = no_update if found.advice is None else _advice(found.advice)
+    advice = no_update if found.advice is None else _advice(found.advice, view["advice_for"])
     return _law_text(laws), figure, [_law_tables(law, laws.laws) for law in laws.laws], advice
 
 
@@ -171,12 +176,24 @@ def _rules(law: Law) -> Component:
         cells = []
         for rank in ranks:
             cost = costs.get((rule, rank))
-            if cost is None or not cost.measured:
-                cells.append("not run")
-            else:
-                cells.append("diverged" if cost.cost is None else f"{cost.cost:+.1%}")
+            cells.append("not run" if cost is None else _above(cost))
         rows.append([rule, *cells])
-    return table(["rule", *[f"r = {rank}" for rank in ranks]], rows, caption="loss above the best measured α")
+    caption = (
+        f"above the best measured α, shares {law.rules[0].share_of}; in brackets: 95 % of what is estimated"
+    )
+    return table(["rule", *[f"r = {rank}" for rank in ranks]], rows, caption=caption)
+
+
+def _above(cost: RuleCost) -> str:
+    """What an α costs, measured and estimated: in the metric's unit, and as a share where there is one."""
+    if cost.diverged:
+        return "diverged"
+    low, high = cost.regret_low, cost.regret_high
+    estimated = "" if low is None or high is None else f" [{number(low)} to {number(high)}]"
+    if cost.excess is None:
+        return f"not run ({cost.reason})" if cost.regret is None else f"≈ {number(cost.regret)}{estimated}"
+    share = "" if cost.cost is None else f", {cost.cost:+.1%}"
+    return f"{number(cost.excess)} {cost.unit}{share}{estimated}"
 
 
 def _ask(client: Client, view: Mapping[str, Any]) -> Advice | str:
@@ -197,23 +214,43 @@ def _ask(client: Client, view: Mapping[str, Any]) -> Advice | str:
         return str(error)
 
 
-def _advice(answer: Advice | str) -> Component:
+def _advice(answer: Advice | str, trainer: str) -> Component:
     if isinstance(answer, str):
         return note("No advice yet", answer)
+    snippet = answer.snippets.get(trainer, answer.snippet)
     parts: list[Component] = [
-        dmc.Text(f"α = {answer.alpha:.0f}", fw=700, fz=30, lh=1.2),
+        dmc.Text(f"α = {_written(answer.alpha)}", fw=700, fz=30, lh=1.2),
         dmc.Text(
-            f"scale s = {number(float(f'{answer.scale:.3g}'))}; 95 % interval "
-            f"{interval(answer.alpha_low, answer.alpha_high, digits=0)}; {answer.basis}, "
+            f"scale s = {answer.scale:.6g}; 95 % interval "
+            f"{_range(answer.alpha_low, answer.alpha_high)}; {answer.basis}, "
             f"{answer.num_supporting_runs} runs behind it",
             size="sm",
             c="dimmed",
         ),
-        dmc.Code(answer.snippet, block=True, my="sm"),
+        dmc.Group(
+            [
+                dmc.Code(snippet, block=True, my="sm", style={"flex": 1}),
+                dcc.Clipboard(content=snippet, title="Copy"),
+            ],
+            align="start",
+        ),
         *_bounded(answer),
         *notes([*answer.notes, *answer.warnings]),
     ]
+    if answer.regrets:
+        rows = [[cost.rule, number(cost.alpha), _above(cost)] for cost in answer.regrets]
+        caption = f"above the best measured α of this rank, shares {answer.regrets[0].share_of}"
+        parts.append(behind("Table: what α costs here", table(["", "α", "cost"], rows, caption=caption)))
     return html.Div(parts)
+
+
+def _written(value: float) -> str:
+    """α in all of its digits: the number of the snippet."""
+    return f"{value:.15g}"
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return "unknown" if low is None or high is None else f"{_written(low)} to {_written(high)}"
 
 
 def _bounded(answer: Advice) -> list[Component]:
@@ -256,6 +293,7 @@ def _rank_input(component_id: Any, value: Any, _: Subject) -> Component:
 
 
 TARGETS = [{"value": "alpha", "label": "α*(r)"}, {"value": "lr", "label": "η*(r)"}]
+TRAINERS = [{"value": engine.name, "label": engine.title} for engine in ENGINES.values()]
 TAB = Tab(
     page="sweep",
     name="law",
@@ -265,6 +303,7 @@ TAB = Tab(
         switch("rules", "Rules and slopes", "shown", ["shown", "hidden"]),
         Control(name="advice_rank", default=middle_rank, show=_rank_input, of_sweep=True),
         typed("advice_lr", "Learning rate (empty: as swept)"),
+        choice("advice_for", "Trainer", "peft", TRAINERS),
         typed("max_forgetting", "Largest forgetting (empty: any)"),
     ),
     reads=READING,

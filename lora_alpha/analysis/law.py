@@ -95,7 +95,8 @@ def fit_law(located: Sequence[Located], cells: Sequence[Cell] = ()) -> Law:
     by_alpha = first.target == "alpha"
     rules: Sequence[RuleCost] = ()
     if first.lr is not None:
-        rules = rule_costs(cells, method=first.method, lr=first.lr, lr_ratio=first.lr_ratio)
+        draws = {item.optimum.rank: item.draws for item in located}
+        rules = rule_costs(cells, method=first.method, lr=first.lr, lr_ratio=first.lr_ratio, draws=draws)
     num_seeds = min(optimum.num_seeds for optimum in optima)
     all_inside = len(inside) == len(located)
     return Law(

@@ -1,15 +1,17 @@
-"""What common rules and rival predictions cost on the cells that were measured."""
+"""What common rules and rival predictions cost: on the cells that were measured, and between them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lora_alpha.analysis.cells import Cell
+from lora_alpha.analysis.cells import Cell, best_cell
+from lora_alpha.analysis.curves import CurveDraws
 from lora_alpha.analysis.optimum import Optimum
+from lora_alpha.analysis.yardstick import Yardstick, yardstick
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,13 @@ RIVALS = (
 
 @dataclass(frozen=True)
 class RuleCost:
-    """A rule at one rank: the α it asks for and what it costs against the best measured α.
+    """A rule at one rank: the α it asks for, and what it costs.
 
-    ``cost`` is loss / best loss - 1; None if that α was not measured (never interpolated) or diverged, or if
-    the best loss is 0 (a reward fully earned) and this one is not.
+    Measured, against the best measured α: ``excess`` in the metric's own unit, above 0 where the rule is
+    worse, and ``cost``, the same as a share of ``share_of``. None if that α was not measured or diverged.
+
+    Estimated, against the curve's own minimum: ``regret``, its mean and its 95 % interval over draws of the
+    curve, in the metric's unit and as a share. None with a ``reason`` outside the measured α.
     """
 
     rule: str
@@ -67,6 +72,16 @@ class RuleCost:
     loss: float | None
     best_loss: float
     cost: float | None
+    excess: float | None = None
+    regret: float | None = None
+    regret_low: float | None = None
+    regret_high: float | None = None
+    regret_share: float | None = None
+    regret_share_low: float | None = None
+    regret_share_high: float | None = None
+    unit: str = ""
+    share_of: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,21 +100,44 @@ class RivalScore:
     num_judged: int
 
 
-def rule_costs(cells: Sequence[Cell], *, method: str, lr: float, lr_ratio: float = 1.0) -> list[RuleCost]:
-    """Every rule at every rank of one (method, lr); costs from measured cells alone."""
-    curve = [
-        cell
-        for cell in cells
-        if cell.method == method and cell.lr == lr and cell.lr_ratio == lr_ratio and cell.alpha is not None
-    ]
+def rule_costs(
+    cells: Sequence[Cell],
+    *,
+    method: str,
+    lr: float,
+    lr_ratio: float = 1.0,
+    draws: Mapping[int, CurveDraws | None] | None = None,
+) -> list[RuleCost]:
+    """Every rule at every rank of one (method, lr).
+
+    Args:
+        cells: All of the sweep, for its yardstick.
+        method: Fine-tuning method.
+        lr: Learning rate.
+        lr_ratio: lr_B / lr_A.
+        draws: Rank → draws of its curve over log₂ α; without them nothing is estimated.
+    """
+    yard = yardstick(cells)
+    curves: dict[int, list[Cell]] = {}
+    for cell in cells:
+        here = (cell.method, cell.lr, cell.lr_ratio) == (method, lr, lr_ratio)
+        if here and cell.rank is not None and cell.alpha is not None:
+            curves.setdefault(cell.rank, []).append(cell)
     costs = []
-    for rank in sorted({cell.rank for cell in curve if cell.rank is not None}):
-        here = [cell for cell in curve if cell.rank == rank]
-        means = [cell.mean for cell in here if cell.measured and cell.mean is not None]
-        if not means:
-            continue
-        costs += [_cost(rule, rank, here, min(means)) for rule in RULES]
+    for rank, curve in sorted(curves.items()):
+        alphas = {rule.name: rule.alpha(rank) for rule in RULES}
+        costs += alpha_costs(alphas, rank, curve, (draws or {}).get(rank), yard)
     return costs
+
+
+def alpha_costs(
+    alphas: Mapping[str, float], rank: int, curve: Sequence[Cell], draws: CurveDraws | None, yard: Yardstick
+) -> list[RuleCost]:
+    """What each named α costs on one curve of cells; nothing while no cell of it is measured."""
+    best = best_cell(curve)
+    if best is None:
+        return []
+    return [_cost(name, alpha, rank, curve, best, draws, yard) for name, alpha in alphas.items()]
 
 
 def rival_scores(optima: Sequence[Optimum]) -> list[RivalScore]:
@@ -128,26 +166,61 @@ def rival_scores(optima: Sequence[Optimum]) -> list[RivalScore]:
     return sorted(scores, key=lambda score: score.octaves)
 
 
-def _cost(rule: Rule, rank: int, cells: Sequence[Cell], best: float) -> RuleCost:
-    alpha = rule.alpha(rank)
+def _cost(
+    rule: str,
+    alpha: float,
+    rank: int,
+    curve: Sequence[Cell],
+    best: Cell,
+    draws: CurveDraws | None,
+    yard: Yardstick,
+) -> RuleCost:
     match = next(
-        (c for c in cells if c.alpha is not None and math.isclose(c.alpha, alpha, rel_tol=1e-6)), None
+        (c for c in curve if c.alpha is not None and math.isclose(c.alpha, alpha, rel_tol=1e-6)), None
     )
-    measured = match is not None and (match.mean is not None or match.num_diverged > 0)
-    loss = match.mean if match is not None and match.measured else None
+    assert best.mean is not None
+    assert best.cost is not None
+    level = best.mean
+    found = match.cost if match is not None and match.measured else None
+    above = None if found is None else found - best.cost
+    reason = _no_estimate(alpha, curve, draws)
+    regret: list[float | None] = [None, None, None]
+    if draws is not None and not reason:
+        found_draws = draws.excess(math.log2(alpha))
+        regret = [float(found_draws.mean()), *np.quantile(found_draws, [0.025, 0.975]).tolist()]
+    shares = [None if value is None else yard.share(value, level=level) for value in regret]
     return RuleCost(
-        rule=rule.name,
+        rule=rule,
         rank=rank,
         alpha=alpha,
-        measured=measured,
+        measured=match is not None and (match.mean is not None or match.num_diverged > 0),
         diverged=match is not None and match.num_diverged > 0,
-        loss=loss,
-        best_loss=best,
-        cost=_relative(loss, best),
+        loss=match.mean if match is not None and match.measured else None,
+        best_loss=level,
+        cost=None if above is None else yard.share(above, level=level),
+        excess=above,
+        regret=regret[0],
+        regret_low=regret[1],
+        regret_high=regret[2],
+        regret_share=shares[0],
+        regret_share_low=shares[1],
+        regret_share_high=shares[2],
+        unit=yard.metric.unit,
+        share_of=yard.phrase,
+        reason=reason,
     )
 
 
-def _relative(loss: float | None, best: float) -> float | None:
-    if loss is None or (best == 0 and loss > 0):
-        return None
-    return 0.0 if loss == best else loss / best - 1
+def _no_estimate(alpha: float, curve: Sequence[Cell], draws: CurveDraws | None) -> str:
+    """Why nothing can be said of the curve at ``alpha``; empty where something can."""
+    if draws is None:
+        return "too few α measured at this rank"
+    measured = sorted(cell.alpha for cell in curve if cell.measured and cell.alpha is not None)
+    # The rules' own α are computed: they may miss a grid's end by a rounding.
+    if not measured[0] * (1 - 1e-6) <= alpha <= measured[-1] * (1 + 1e-6):
+        return f"outside the measured α, {measured[0]:g} to {measured[-1]:g}"
+    walls = [c.alpha for c in curve if c.num_diverged and not c.measured and c.alpha is not None]
+    wall = next((w for w in walls if math.isclose(w, alpha, rel_tol=1e-6)), None)
+    if wall is None and draws.grid[0] <= math.log2(alpha) <= draws.grid[-1]:
+        return ""
+    return "diverged runs stand between it and the best"

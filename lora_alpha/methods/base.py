@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_alpha.scaling import ScaleRule, alpha_for_scale, effective_scale
+from lora_alpha.scaling import ScaleRule, effective_scale, shortest_alpha
 
 Array = NDArray[Any]
 Parts = Mapping[str, Array]
@@ -39,6 +39,7 @@ class Method:
         no_lora_space: Why its Hessian has no LoRA coordinates; empty where it has.
         takes_adapters: Whether runs can start from a given adapter.
         peft_options: What a ``LoraConfig`` says of this method alone, such as ``use_dora``.
+        peft_start: What a ``LoraConfig`` for a new training says beside that: how its adapters start.
         peft_vectors: Exported tensors beside A and B → the end of their key in PEFT's files.
     """
 
@@ -53,6 +54,7 @@ class Method:
     no_lora_space: str = ""
     takes_adapters: bool = True
     peft_options: Mapping[str, Any] = field(default_factory=dict)
+    peft_start: Mapping[str, Any] = field(default_factory=dict)
     peft_vectors: Mapping[str, str] = field(default_factory=dict)
 
     def scale(self, *, rank: int | None, alpha: float | None) -> float | None:
@@ -62,8 +64,8 @@ class Method:
         return effective_scale(alpha, rank, rule=self.rule)
 
     def peft_alpha(self, scale: float, rank: int) -> float:
-        """The ``lora_alpha`` from which PEFT gets ``scale``."""
-        return alpha_for_scale(scale, rank, rule=self.rule)
+        """The ``lora_alpha`` from which PEFT gets ``scale``, to the last bit."""
+        return shortest_alpha(scale, rank, rule=self.rule)
 
     def peft_config(self) -> dict[str, Any]:
         """What its ``LoraConfig`` says beside rank, α and layers."""

@@ -59,6 +59,7 @@ BUILTIN = (
         "A and B start from the top singular directions of W0.",
         layer="lora_alpha.models.pissa:Pissa",
         takes_adapters=False,
+        peft_start={"init_lora_weights": "pissa"},
     ),
     Dora(
         "dora",

@@ -28,7 +28,7 @@ from lora_alpha.errors import Conflict
 from lora_alpha.methods import METHODS, Method
 from lora_alpha.methods.base import Array, Parts
 from lora_alpha.peft_format.merge import merge_warnings
-from lora_alpha.scaling import ScaleRule, alpha_for_scale, effective_scale
+from lora_alpha.scaling import ScaleRule, shortest_alpha
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -171,12 +171,8 @@ def _readable_alpha(scale: Array, rank: int, rule: ScaleRule) -> float:
 
     The scale is stored in float32: its exact α at rank 3 would be 15.999999523 where 16 was meant.
     """
-    exact = alpha_for_scale(float(scale), rank, rule=rule)
-    for digits in range(1, 17):
-        alpha = float(f"{exact:.{digits}g}")
-        if np.asarray(effective_scale(alpha, rank, rule=rule), scale.dtype) == scale:
-            return int(alpha) if alpha == int(alpha) else alpha
-    return exact
+    alpha = shortest_alpha(float(scale), rank, rule=rule, stored=lambda s: float(np.asarray(s, scale.dtype)))
+    return int(alpha) if alpha.is_integer() else alpha
 
 
 def _most_common(values: Mapping[str, Any]) -> Any:

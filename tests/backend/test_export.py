@@ -33,6 +33,12 @@ PROMISED = {
     "coefficient, coefficient_low, coefficient_high, "
     "num_ranks, num_censored, num_seeds, num_diverged, num_excluded, target",
     "probes": "probe_id, run_id, step, space, kind, index, value, error",
+    "rules": "sweep_id, workload, method, lr, lr_ratio, rank, rule, alpha, measured, diverged, loss, "
+    "best_loss, cost, excess, regret, regret_low, regret_high, regret_share, regret_share_low, "
+    "regret_share_high, unit, share_of, reason",
+    "advice": "sweep_id, workload, method, lr, lr_ratio, rank, alpha, scale, alpha_low, alpha_high, "
+    "basin_low, basin_high, basis, expected_loss, alpha_estimate, kappa, kappa_low, kappa_high, "
+    "kappa_num_lrs, num_supporting_runs, reason",
     "collapse": "sweep_id, workload, method, lr_ratio, coordinate, "
     "alpha_exponent, alpha_exponent_low, alpha_exponent_high, lr_exponent, "
     "rank_exponent, rank_exponent_low, rank_exponent_high, score, ceiling, behind, behind_low, behind_high, "
@@ -261,3 +267,17 @@ def test_the_export_is_sent_while_it_is_read(client: Client, store: Store, http:
         assert "content-length" not in answer.headers
         assert answer.headers["content-disposition"] == 'attachment; filename="history.csv"'
         assert sum(block.count(b"\n") for block in answer.iter_bytes()) == 50_001
+
+
+def test_rules_and_advice_are_those_of_the_api(client: Client, sweep: Sweep) -> None:
+    rules = table(client, "rules", sweep.id)
+    costs = [cost for law in client.law(sweep.id).laws for cost in law.rules]
+    assert [row["rule"] for row in rules] == [cost.rule for cost in costs]
+    assert [row["regret"] for row in rules] == [text_cell(cost.regret) for cost in costs]
+    advice = table(client, "advice", sweep.id)
+    assert len(advice) == 9
+    assert all((row["alpha"] == "") == bool(row["reason"]) for row in advice)
+    for row in [row for row in advice if not row["reason"]][:1]:
+        card = client.recommend(sweep.id, rank=int(row["rank"]), lr=float(row["lr"]))
+        names = ("alpha", "scale", "alpha_low", "basin_high", "alpha_estimate", "kappa")
+        assert [row[name] for name in names] == [text_cell(getattr(card, name)) for name in names]

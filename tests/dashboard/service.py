@@ -211,6 +211,11 @@ def answers() -> dict[str, Any]:
             "snippet": "LoraConfig(r=4)",
             "num_supporting_runs": 3,
             "supporting_cells": [],
+            "alpha_estimate": 63.7,
+            "kappa": -1.0,
+            "kappa_low": -1.7,
+            "kappa_high": -0.3,
+            "snippets": {"peft": "LoraConfig(r=4)", "axolotl": "lora_r: 4"},
         },
         "/curves": {
             "metric": "eval_loss",

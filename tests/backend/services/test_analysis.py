@@ -112,7 +112,10 @@ def test_a_recommendation_names_its_evidence(store: Store, sweep: Sweep, worker:
     assert measured.alpha == pytest.approx(200, rel=0.02)
     assert measured.scale == pytest.approx(measured.alpha / 4)
     assert measured.num_supporting_runs == 27
-    assert "lora_alpha=200" in measured.snippet
+    assert f"lora_alpha={measured.alpha:g}," in measured.snippet
+    assert measured.snippet == measured.snippets["peft"]
+    assert "none of your layers" in measured.snippets["axolotl"]
+    assert [cost.rule for cost in measured.regrets][:2] == ["recommended", "α = r"]
     between = analysis.recommend(store, sweep.id, rank=6, lr=None)
     assert between.basis == "interpolated"
     beyond = analysis.recommend(store, sweep.id, rank=256, lr=None)
@@ -139,3 +142,10 @@ def test_an_unknown_sweep_is_not_found(store: Store) -> None:
     for ask in (analysis.cells, analysis.law, analysis.collapse):
         with pytest.raises(NotFound):
             ask(store, "zzz", Reading())
+
+
+def test_a_sweep_of_imported_runs_names_no_layers() -> None:
+    train = {"workload": "hf-sft", "workload_options": {}, "steps": 10}
+    recipe = analysis.sweep_recipe({"source": "ingest", "train": train})
+    assert (recipe.targets, recipe.base_model) == (None, None)
+    assert "came from elsewhere" in recipe.notes[0]

@@ -118,14 +118,15 @@ def test_rules_cost_what_was_measured_and_nothing_else() -> None:
     assert missing.cost is None
 
 
-def test_a_loss_of_zero_has_no_relative_cost() -> None:
+def test_a_loss_of_zero_costs_a_share_of_the_range() -> None:
     cells = make_cells(
         RunOutcome("lora", 4, alpha, alpha / 4, LR, 0, "finished", loss)
         for alpha, loss in {4.0: 0.5, 8.0: 0.25, 32.0: 0.0}.items()
     )
-    costs = {cost.rule: cost.cost for cost in rule_costs(cells, method="lora", lr=LR)}
-    assert costs["α = 32"] == 0.0
-    assert costs["α = r"] is None
+    costs = {cost.rule: cost for cost in rule_costs(cells, method="lora", lr=LR)}
+    assert costs["α = 32"].cost == 0.0
+    assert (costs["α = 2r"].cost, costs["α = 2r"].excess) == (0.5, 0.25)
+    assert costs["α = 2r"].share_of == "of eval_loss's range over the sweep"
 
 
 def test_two_routes_to_a_loss_of_zero_are_equivalent() -> None:
@@ -163,11 +164,13 @@ def test_recommendation_prefers_the_measured_then_the_law() -> None:
     laws = fit_laws(cells)
     measured = recommend(laws, cells, rank=16)
     assert measured.basis == "measured"
-    assert measured.alpha == pytest.approx(512, rel=0.02)
-    assert "lora_alpha=510" in measured.snippet
+    assert measured.alpha == 512.0
+    assert "lora_alpha=512," in measured.snippet
     between = recommend(laws, cells, rank=8)
     assert between.basis == "interpolated"
-    assert between.alpha == pytest.approx(128 * math.sqrt(8), rel=0.02)
+    assert between.alpha_estimate == pytest.approx(128 * math.sqrt(8), rel=0.02)
+    assert between.alpha == pytest.approx(362, abs=4)
+    assert between.alpha == round(between.alpha)
     beyond = recommend(laws, cells, rank=256)
     assert beyond.basis == "extrapolated"
     assert "outside the swept 1 to 64" in beyond.warnings[0]
