@@ -13,15 +13,16 @@ from functools import reduce
 from typing import Any, get_args
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
-from backend.services.analysis import sweep_laws
+from backend.services.horizon import horizon
 from backend.services.outcomes import Reading, sweep_cells
 from backend.services.presenters import show_run
 from backend.store.engines import Store
 from backend.store.metrics import decimal_values, iter_history
 from backend.store.sweeps import find_sweep
 from backend.store.tables import ProbeRow, RunRow, SweepRow
+from lora_alpha.analysis.cells import Cell
+from lora_alpha.analysis.law import fit_laws
 from lora_alpha.wire.analysis import Target
 from lora_alpha.wire.client import CsvKind
 
@@ -63,6 +64,15 @@ LAW: Columns = {
     **_alike("law", "num_ranks num_censored num_seeds num_diverged num_excluded target alpha lr_ratio"),
     **_alike("law.fit", "bend bend_low bend_high"),
 }
+HORIZON: Columns = {
+    "sweep_id": "sweep.id",
+    "workload": "sweep.workload",
+    **_alike("horizon", "method lr alpha lr_ratio target"),
+    **_alike("point", "step exponent exponent_low exponent_high"),
+    **_alike("point", "coefficient coefficient_low coefficient_high"),
+    **_alike("point", "num_ranks num_censored num_seeds num_diverged num_pending decaying warming"),
+    **_alike("point", "reasons verdict"),
+}
 PROBES: Columns = {
     "probe_id": "probe.id",
     **_alike("probe", "run_id step space"),
@@ -75,7 +85,7 @@ BLOCK_ROWS = 2_000
 
 Row = Mapping[str, Any]  # the records that the columns speak of
 Ids = Sequence[str] | None
-Export = tuple[Sequence[str], Callable[[Session, Ids], Iterator[bytes]]]  # columns, and lines in blocks
+Export = tuple[Sequence[str], Callable[[Store, Ids], Iterator[bytes]]]  # columns, and lines in blocks
 
 
 def csv_blocks(store: Store, kind: CsvKind, sweep_ids: Ids) -> Iterator[bytes]:
@@ -85,8 +95,7 @@ def csv_blocks(store: Store, kind: CsvKind, sweep_ids: Ids) -> Iterator[bytes]:
     """
     columns, blocks = EXPORTS[kind]
     yield _block([columns])
-    with store.read() as session:
-        yield from blocks(session, sweep_ids)
+    yield from blocks(store, sweep_ids)
 
 
 def check_sweeps(store: Store, sweep_ids: Iterable[str]) -> None:
@@ -114,7 +123,7 @@ def text_cell(value: Any) -> str:
         return f"'{value}" if value.startswith(FORMULA_STARTS) else value
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return text_cell(";".join(value))
     return repr(value)
 
@@ -128,14 +137,14 @@ def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
 
-def _in_blocks(columns: Columns, rows: Callable[[Session, Ids], Iterator[Row]]) -> Export:
+def _in_blocks(columns: Columns, rows: Callable[[Store, Ids], Iterator[Row]]) -> Export:
     paths = [path.split(".") for path in columns.values()]
 
     def line(row: Row) -> list[Any]:
         return [reduce(_part, fields, row[record]) for record, *fields in paths]
 
-    def blocks(session: Session, sweep_ids: Ids) -> Iterator[bytes]:
-        remaining = map(line, rows(session, sweep_ids))
+    def blocks(store: Store, sweep_ids: Ids) -> Iterator[bytes]:
+        remaining = map(line, rows(store, sweep_ids))
         while block := list(itertools.islice(remaining, BLOCK_ROWS)):
             yield _block(block)
 
@@ -149,65 +158,82 @@ def _part(record: Any, name: str) -> Any:
     return record.get(name) if isinstance(record, dict) else getattr(record, name)
 
 
-def _named(session: Session, sweep_ids: Ids) -> Sequence[str]:
-    """The ids themselves, or those of every sweep, oldest first."""
-    if sweep_ids is not None:
-        return sweep_ids
-    return session.scalars(select(SweepRow.id).order_by(SweepRow.created, SweepRow.id)).all()
+def _sweeps(store: Store, sweep_ids: Ids) -> list[SweepRow]:
+    """The sweeps of these ids, or every sweep, oldest first."""
+    with store.read() as session:
+        if sweep_ids is not None:
+            return [find_sweep(session, sweep_id) for sweep_id in sweep_ids]
+        return list(session.scalars(select(SweepRow).order_by(SweepRow.created, SweepRow.id)))
 
 
-def _run_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
-    for sweep_id in _named(session, sweep_ids):
-        tags = find_sweep(session, sweep_id).tags
-        query = select(RunRow).where(RunRow.sweep_id == sweep_id).order_by(RunRow.position)
-        for row in session.scalars(query, execution_options={"yield_per": BLOCK_ROWS}):
-            yield {"run": show_run(row, tags)}
+def _run_rows(store: Store, sweep_ids: Ids) -> Iterator[Row]:
+    for sweep in _sweeps(store, sweep_ids):
+        query = select(RunRow).where(RunRow.sweep_id == sweep.id).order_by(RunRow.position)
+        with store.read() as session:
+            for row in session.scalars(query, execution_options={"yield_per": BLOCK_ROWS}):
+                yield {"run": show_run(row, sweep.tags)}
 
 
-def _history_blocks(session: Session, sweep_ids: Ids) -> Iterator[bytes]:
+def _history_blocks(store: Store, sweep_ids: Ids) -> Iterator[bytes]:
     # Hundreds of thousands of rows: the start of the line is made once a chunk, the numbers are not quoted.
-    for sweep_id in _named(session, sweep_ids):
-        for run_id, metric, series in iter_history(session, [sweep_id]):
-            start = _block([(run_id, metric)]).decode().rstrip("\n")
-            values, steps, times = decimal_values(series.values), series.steps.tolist(), series.times.tolist()
-            lines = [
-                f"{start},{step},{time!r},{value!r}\n"
-                for step, time, value in zip(steps, times, values, strict=True)
-            ]
-            yield "".join(lines).encode()
+    for sweep in _sweeps(store, sweep_ids):
+        with store.read() as session:
+            for run_id, metric, series in iter_history(session, [sweep.id]):
+                start = _block([(run_id, metric)]).decode().rstrip("\n")
+                values, steps = decimal_values(series.values), series.steps.tolist()
+                lines = [
+                    f"{start},{step},{time!r},{value!r}\n"
+                    for step, time, value in zip(steps, series.times.tolist(), values, strict=True)
+                ]
+                yield "".join(lines).encode()
 
 
-def _cell_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
-    for sweep_id in _named(session, sweep_ids):
-        sweep = find_sweep(session, sweep_id)
-        for cell in sweep_cells(session, sweep_id, Reading()):
+def _cells(store: Store, sweep_ids: Ids) -> Iterator[tuple[SweepRow, list[Cell]]]:
+    """Each sweep with its cells; the transaction is over before anything is computed from them."""
+    for sweep in _sweeps(store, sweep_ids):
+        with store.read() as session:
+            cells = sweep_cells(session, sweep.id, Reading())
+        yield sweep, cells
+
+
+def _cell_rows(store: Store, sweep_ids: Ids) -> Iterator[Row]:
+    for sweep, cells in _cells(store, sweep_ids):
+        for cell in cells:
             yield {"sweep": sweep, "cell": cell}
 
 
-def _law_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
-    for sweep_id in _named(session, sweep_ids):
-        sweep = find_sweep(session, sweep_id)
+def _law_rows(store: Store, sweep_ids: Ids) -> Iterator[Row]:
+    for sweep, cells in _cells(store, sweep_ids):
         for target in get_args(Target):
-            for law in sweep_laws(session, sweep_id, Reading(), target=target):
+            for law in fit_laws(cells, target=target):
                 yield {"sweep": sweep, "law": law}
 
 
-def _optimum_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
-    for row in _law_rows(session, sweep_ids):
+def _optimum_rows(store: Store, sweep_ids: Ids) -> Iterator[Row]:
+    for row in _law_rows(store, sweep_ids):
         for optimum in row["law"].optima:
             yield {**row, "optimum": optimum}
 
 
-def _probe_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
+def _horizon_rows(store: Store, sweep_ids: Ids) -> Iterator[Row]:
+    for sweep in _sweeps(store, sweep_ids):
+        for target in get_args(Target):
+            for found in horizon(store, sweep.id, Reading(), target=target).horizons:
+                for point in found.points:
+                    yield {"sweep": sweep, "horizon": found, "point": point}
+
+
+def _probe_rows(store: Store, sweep_ids: Ids) -> Iterator[Row]:
     """One row a number; a probe without numbers gives one row that says why in ``error``."""
     query = select(ProbeRow).order_by(ProbeRow.created, ProbeRow.id)
     if sweep_ids is not None:
         query = query.where(ProbeRow.sweep_id.in_(sweep_ids))
-    for probe in session.scalars(query):
-        numbers = (probe.result or {}).get("rows", [])
-        none = {"kind": probe.kind, "error": probe.error or probe.state}
-        for number in numbers or [none]:
-            yield {"probe": probe, "number": number}
+    with store.read() as session:
+        for probe in session.scalars(query):
+            numbers = (probe.result or {}).get("rows", [])
+            none = {"kind": probe.kind, "error": probe.error or probe.state}
+            for number in numbers or [none]:
+                yield {"probe": probe, "number": number}
 
 
 EXPORTS: dict[CsvKind, Export] = {
@@ -217,4 +243,5 @@ EXPORTS: dict[CsvKind, Export] = {
     "optima": _in_blocks(OPTIMA, _optimum_rows),
     "law": _in_blocks(LAW, _law_rows),
     "probes": _in_blocks(PROBES, _probe_rows),
+    "horizon": _in_blocks(HORIZON, _horizon_rows),
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy.orm import Session
-
+from backend.services.horizon import training_of
 from backend.services.outcomes import Reading, sweep_cells
 from backend.services.presenters import spec_warnings
 from backend.store.engines import Store
@@ -13,7 +13,7 @@ from backend.store.sweeps import find_sweep
 from lora_alpha.analysis.cells import Cell, constant_alpha
 from lora_alpha.analysis.collapse import collapse_scores, collapsing_coordinate
 from lora_alpha.analysis.equivalence import compare_routes, overall_verdict
-from lora_alpha.analysis.law import Law, fit_laws, no_law_reasons
+from lora_alpha.analysis.law import fit_laws, no_law_reasons
 from lora_alpha.analysis.optimum import Target
 from lora_alpha.analysis.recommend import recommend as recommend_alpha
 from lora_alpha.analysis.rules import RULES
@@ -42,6 +42,7 @@ def law(store: Store, sweep_id: str, reading: Reading, *, target: Target = "alph
         sweep = find_sweep(session, sweep_id)
         found = sweep_cells(session, sweep_id, reading)
         warnings = [*_warnings(sweep.spec, reading), *_moving(found)]
+        steps = training_of(sweep.spec).steps
     laws = fit_laws(found, target=target)
     return Laws(
         sweep_id=sweep_id,
@@ -51,12 +52,8 @@ def law(store: Store, sweep_id: str, reading: Reading, *, target: Target = "alph
         warnings=warnings,
         reasons=no_law_reasons(found, laws, target=target),
         rules=list(RULES) if target == "alpha" else [],
+        steps=steps if reading.at_step is None else reading.at_step,
     )
-
-
-def sweep_laws(session: Session, sweep_id: str, reading: Reading, *, target: Target) -> list[Law]:
-    """The laws of a sweep, as ``GET /sweeps/{id}/law`` gives them."""
-    return fit_laws(sweep_cells(session, sweep_id, reading), target=target)
 
 
 def equivalence(store: Store, sweep_id: str, reading: Reading, *, margin: float) -> Equivalences:
@@ -125,16 +122,9 @@ def recommend(store: Store, sweep_id: str, *, rank: int, lr: float | None) -> Ad
     return Advice(sweep_id=sweep_id, **vars(answer))
 
 
-def _warnings(spec: dict[str, object], reading: Reading) -> list[str]:
+def _warnings(spec: dict[str, Any], reading: Reading) -> list[str]:
     warnings = spec_warnings(spec)
-    train = spec.get("train")
-    decays = isinstance(train, dict) and train.get("lr_schedule") == "cosine"
-    if (
-        reading.at_step is not None
-        and decays
-        and isinstance(train, dict)
-        and reading.at_step < train["steps"]
-    ):
+    if reading.at_step is not None and training_of(spec).decaying(reading.at_step):
         warnings.append(
             f"Read at step {reading.at_step} of a decaying schedule: "
             f"that is not a run of {reading.at_step} steps."

@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from lora_alpha.analysis.cells import Cell
 from lora_alpha.analysis.collapse import CollapseScore
 from lora_alpha.analysis.equivalence import Equivalence, Verdict
+from lora_alpha.analysis.horizon import Horizon, HorizonPoint
 from lora_alpha.analysis.intervals import MARGIN
 from lora_alpha.analysis.law import Law
 from lora_alpha.analysis.optimum import WITHIN_BASIN, Optimum, Target
@@ -35,6 +36,9 @@ __all__ = [
     "Curvature",
     "Equivalence",
     "Equivalences",
+    "Horizon",
+    "HorizonPoint",
+    "Horizons",
     "Law",
     "Laws",
     "Optimum",
@@ -61,7 +65,10 @@ class Cells(Answer):
 
 
 class Laws(Answer):
-    """Answer of ``GET /sweeps/{id}/law``; ``rules`` are the common ones, none where the laws are of η."""
+    """Answer of ``GET /sweeps/{id}/law``; ``rules`` are the common ones, none where the laws are of η.
+
+    ``steps`` is after how many steps the runs were read: ``at_step``, else the length of the sweep's runs.
+    """
 
     sweep_id: str
     objective: str
@@ -70,6 +77,19 @@ class Laws(Answer):
     warnings: list[str] = []
     reasons: list[str] = []
     rules: list[Rule] = []
+    steps: int | None = None
+
+
+class Horizons(Answer):
+    """Answer of ``GET /sweeps/{id}/horizon``: at which ``steps`` the runs were read."""
+
+    sweep_id: str
+    objective: str
+    at_step: int | None = None
+    steps: list[int]
+    horizons: list[Horizon]
+    warnings: list[str] = []
+    reasons: list[str] = []
 
 
 class Equivalences(Answer):

@@ -28,6 +28,7 @@ from lora_alpha.wire.analysis import (
     Collapse,
     Curvature,
     Equivalences,
+    Horizons,
     Laws,
     Schedules,
     Target,
@@ -59,7 +60,7 @@ from lora_alpha.wire.sweeps import (
 )
 
 Verb = Literal["pause", "resume", "stop", "cancel", "retry"]
-CsvKind = Literal["runs", "history", "cells", "optima", "law", "probes"]
+CsvKind = Literal["runs", "history", "cells", "optima", "law", "probes", "horizon"]
 IDLE_S = 3.0
 CSV_KINDS: tuple[CsvKind, ...] = get_args(CsvKind)
 Model = TypeVar("Model")
@@ -269,6 +270,29 @@ class Client:
         """Optima and fitted laws of α, or of η with ``target="lr"``."""
         params = {"at_step": at_step, "objective": objective, "target": target}
         return self._get(f"/sweeps/{to_path(sweep_id)}/law", Laws, params)
+
+    def horizon(
+        self,
+        sweep_id: str,
+        *,
+        steps: Sequence[int] | None = None,
+        fixed: float | None = None,
+        at_step: int | None = None,
+        objective: Objective = "final",
+        target: Target = "alpha",
+    ) -> Horizons:
+        """The law against the step: at up to 16 evaluations, or the last ones up to each of ``steps``.
+
+        ``fixed`` asks only for laws at this η (at this α with ``target="lr"``); ``at_step`` ends the horizon.
+        """
+        params = {
+            "steps": steps,
+            "fixed": fixed,
+            "at_step": at_step,
+            "objective": objective,
+            "target": target,
+        }
+        return self._get(f"/sweeps/{to_path(sweep_id)}/horizon", Horizons, params)
 
     def equivalence(
         self,
