@@ -90,8 +90,14 @@ def read_curves(
     """Runs and evaluations of a sweep, of those at one lr (or α) if ``fixed`` is given."""
     sweep = find_sweep(session, sweep_id)
     axis = "lr" if target == "alpha" else "alpha"
-    runs = [run for run in sweep_runs(session, sweep_id) if fixed is None or getattr(run, axis) == fixed]
+    runs = [
+        run for run in sweep_runs(session, sweep_id) if fixed is None or _close(getattr(run, axis), fixed)
+    ]
     return Curves(runs, read_metric(session, [run.id for run in runs], "eval_loss"), training_of(sweep.spec))
+
+
+def _close(value: float | None, asked: float) -> bool:
+    return value is not None and math.isclose(value, asked, rel_tol=1e-9)
 
 
 def training_of(spec: Mapping[str, Any]) -> Training:

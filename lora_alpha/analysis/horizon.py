@@ -38,10 +38,10 @@ class Training:
     def decaying(self, step: int) -> bool | None:
         """Whether η at ``step`` is not what it is at the end of a run of ``step`` steps; None if unknown.
 
-        The warm-up is counted in steps, so within it, with a constant η after it, and at the end of a run,
-        runs read at ``step`` are runs of ``step`` steps.
+        The warm-up is counted in steps, so within it (and one step on, at the peak), with a constant η after
+        it, and at the end of a run, runs read at ``step`` are runs of ``step`` steps.
         """
-        if not self.warmup < step < self.steps or self.lr_schedule == "constant":
+        if not self.warmup + 1 < step < self.steps or self.lr_schedule == "constant":
             return False
         return None if self.lr_schedule is None else True
 

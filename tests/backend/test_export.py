@@ -32,6 +32,9 @@ PROMISED = {
     "law": "sweep_id, workload, method, lr, exponent, exponent_low, exponent_high, "
     "coefficient, coefficient_low, coefficient_high, "
     "num_ranks, num_censored, num_seeds, num_diverged, num_excluded, target",
+    "horizon": "sweep_id, workload, method, lr, alpha, lr_ratio, target, step, "
+    "exponent, exponent_low, exponent_high, coefficient, coefficient_low, coefficient_high, "
+    "num_ranks, num_censored, num_seeds, num_diverged, num_pending, decaying, warming, reasons, verdict",
     "probes": "probe_id, run_id, step, space, kind, index, value, error",
 }
 
@@ -144,6 +147,20 @@ def test_optima_and_law_equal_the_api(target: Any, client: Client, sweep: Sweep)
     for row, law in zip(rows, laws, strict=True):
         assert row["exponent"] == text_cell(law.fit.exponent if law.fit else None)
         assert int(row["num_censored"]) == law.num_censored
+
+
+@pytest.mark.parametrize("target", ["alpha", "lr"])
+def test_the_horizon_equals_the_api(target: Any, client: Client, sweep: Sweep) -> None:
+    horizons = client.horizon(sweep.id, target=target).horizons
+    rows = [row for row in table(client, "horizon", sweep.id) if row["target"] == target]
+    points = [(horizon, point) for horizon in horizons for point in horizon.points]
+    assert len(points) == len(rows) > 4
+    for row, (horizon, point) in zip(rows, points, strict=True):
+        for name in ("method", "lr", "alpha", "lr_ratio"):
+            assert row[name] == text_cell(getattr(horizon, name))
+        for name in set(PROMISED["horizon"].split(", ")[7:]) - {"reasons"}:
+            assert row[name] == text_cell(getattr(point, name)), name
+        assert row["reasons"] == ";".join(point.reasons)
 
 
 def test_several_sweeps_and_all_sweeps(client: Client, sweep: Sweep) -> None:
