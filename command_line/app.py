@@ -200,7 +200,7 @@ def probe(
 
 @app.command()
 def export(
-    kind: Annotated[str, typer.Argument(help="runs, history, cells, optima, law, probes or all.")],
+    kind: Annotated[str, typer.Argument(help="runs, history, cells, optima, law, probes, horizon or all.")],
     sweep: Annotated[str | None, typer.Option(help="Only this sweep.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="File, or folder for all; standard output unless given.")
@@ -236,6 +236,25 @@ def recommend(
     from command_line.remote import recommend as print_recommendation
 
     print_recommendation(api, sweep=sweep, rank=rank, lr=lr)
+
+
+@app.command()
+def horizon(
+    sweep: Annotated[str, typer.Argument(help="Id of a sweep.")],
+    steps: Annotated[
+        str | None, typer.Option(help="Read at the last evaluations up to these, as in 50..400 or 100,300.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Only the law at this learning rate.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print horizon.csv of the whole sweep instead.")] = False,
+    api: Api = DEFAULT_API,
+) -> None:
+    """Print how p and C of the law move with the step at which the runs are read."""
+    from command_line.remote import export_csv, print_horizon
+
+    if csv:
+        export_csv(api, kind="horizon", sweep=sweep, out=None)
+    else:
+        print_horizon(api, sweep=sweep, steps=steps, lr=lr)
 
 
 @app.command()

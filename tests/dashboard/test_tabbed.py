@@ -43,6 +43,19 @@ def test_every_tab_belongs_to_a_page_that_shows_it() -> None:
     assert len(ENTRY) == len(TABS)
 
 
+def test_a_tab_beneath_another_is_open_with_it_and_not_in_the_bar(client: Client) -> None:
+    subject = Subject(client, Sweep.model_validate(SWEEP))
+    (store, *_), body = open_page(sweep.PAGE, subject, "s1", "?tab=horizon")
+    assert store.data["tab"] == sweep.PAGE.tabs[0].name  # it cannot be opened by itself
+    tabs = body[-1]
+    shown = [item.value for item in tabs.children[0].children]
+    assert shown == [tab.name for tab in TABS if tab.page == "sweep" and not tab.beneath]
+    (panel,) = [panel for panel in tabs.children[1:] if panel.value == "law"]
+    ids = [getattr(part, "id", "") for part in panel._traverse()]
+    assert ids.index("law-figure") < ids.index("horizon-figure")
+    assert {tab.beneath for tab in TABS if tab.page == "sweep"} <= {"", *shown}
+
+
 @pytest.mark.parametrize("tab", DRAWN, ids=lambda tab: tab.name)
 def test_a_tab_fills_every_part_of_itself(tab: Tab, client: Client) -> None:
     kept, *parts = draw(client, tab)
