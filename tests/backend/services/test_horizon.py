@@ -94,6 +94,8 @@ def test_a_run_had_not_diverged_before_it_did(store: Store, settings: Settings, 
     expected = [(2, 0, 0, 0), (2, 0, 0, 0), (1, 1, 0, 0), (1, 1, 0, 0)]
     running = cells_at(store, sweep.id, [25, 50, 75, 100])
     assert [counts(cell) for cell in running.values()] == expected
+    best = cells_at(store, sweep.id, [50, 75], BEST)
+    assert [counts(cell) for cell in best.values()] == [(2, 0, 0, 0), (1, 1, 0, 0)]
     with store.write() as session:  # as a worker does at the end
         first = update(RunRow).where(RunRow.sweep_id == sweep.id, RunRow.seed == 0)
         session.execute(first.values(diverged=True, step=60))
@@ -101,8 +103,6 @@ def test_a_run_had_not_diverged_before_it_did(store: Store, settings: Settings, 
         jobs.finish(store, job, now=NOW)
     ended = cells_at(store, sweep.id, [25, 50, 75, 100])
     assert [counts(cell) for cell in ended.values()] == expected
-    best = cells_at(store, sweep.id, [50, 75], BEST)
-    assert [counts(cell) for cell in best.values()] == [(2, 0, 0, 0), (1, 1, 0, 0)]
 
 
 def test_a_run_that_failed_counts_where_it_had_been(store: Store, settings: Settings, worker: Any) -> None:
