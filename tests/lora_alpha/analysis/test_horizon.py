@@ -73,7 +73,7 @@ def test_planted_exponents_and_coefficients_come_back_at_each_step() -> None:
     [
         (0.9, 0.2, 0.01, "falls", "p falls with training"),
         (0.5, 0.5, 0.002, "flat", "p stays as it is within ±0.1"),
-        (0.5, 0.55, 0.05, "undecided", "Whether p changes is not decided"),
+        (0.5, 0.55, 0.2, "undecided", "Whether p changes is not decided"),
     ],
 )
 def test_what_p_does_is_said_with_both_ends(
