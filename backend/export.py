@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import reduce
 from typing import Any, get_args
@@ -15,13 +16,13 @@ from typing import Any, get_args
 from sqlalchemy import select
 
 from backend.services.horizon import horizon
-from backend.services.outcomes import Reading, sweep_cells
+from backend.services.outcomes import Reading, SweepRead, read_sweep
 from backend.services.presenters import show_run
 from backend.store.engines import Store
 from backend.store.metrics import decimal_values, iter_history
 from backend.store.sweeps import find_sweep
 from backend.store.tables import ProbeRow, RunRow, SweepRow
-from lora_alpha.analysis.cells import Cell
+from lora_alpha.analysis.bounded import bounded_optima
 from lora_alpha.analysis.law import fit_laws
 from lora_alpha.wire.analysis import Target
 from lora_alpha.wire.client import CsvKind
@@ -35,17 +36,28 @@ def _alike(record: str, names: str) -> Columns:
     return {name: f"{record}.{name}" for name in names.split()}
 
 
+# What the numbers are of.
+SAID: Columns = {
+    "metric": "metric.name",
+    **_alike("metric", "goal unit"),
+    **_alike("reading", "objective at_step steps_to"),
+}
 RUNS: Columns = {
     "run_id": "run.id",
     **_alike("run", "sweep_id name state diverged workload method rank alpha scale lr seed steps final_loss"),
     **_alike("run", "best_loss best_step forgetting started_at duration_s tags error"),
     **_alike("run", "lr_ratio alpha_schedule"),
+    # The number of the run that counts, and why there is none: pending, failed, unreached, unrecorded.
+    "value": "outcome.loss",
+    "status": "outcome.status",
+    **SAID,
 }
 HISTORY = ("run_id", "metric", "step", "time", "value")
 CELLS: Columns = {
     "sweep_id": "sweep.id",
     **_alike("cell", "method rank alpha scale lr n mean std ci_low ci_high num_diverged num_failed"),
-    **_alike("cell", "num_pending forgetting lr_ratio alpha_schedule"),
+    **_alike("cell", "num_pending forgetting lr_ratio alpha_schedule num_unreached num_unrecorded"),
+    **SAID,
 }
 OPTIMA: Columns = {
     "sweep_id": "sweep.id",
@@ -55,6 +67,12 @@ OPTIMA: Columns = {
     "alpha_low": "optimum.low",
     "alpha_high": "optimum.high",
     **_alike("optimum", "basin_low basin_high loss censored num_seeds target alpha lr_ratio"),
+    **SAID,
+    **_alike("bounded", "max_forgetting"),
+    **{
+        f"bounded_{name}": f"bounded.{name}"
+        for name in ["alpha", "value", "forgetting", "boundary_low", "boundary_high", "price"]
+    },
 }
 LAW: Columns = {
     "sweep_id": "sweep.id",
@@ -63,6 +81,7 @@ LAW: Columns = {
     **_alike("law.fit", "exponent exponent_low exponent_high coefficient coefficient_low coefficient_high"),
     **_alike("law", "num_ranks num_censored num_seeds num_diverged num_excluded target alpha lr_ratio"),
     **_alike("law.fit", "bend bend_low bend_high"),
+    **SAID,
 }
 HORIZON: Columns = {
     "sweep_id": "sweep.id",
@@ -72,6 +91,7 @@ HORIZON: Columns = {
     **_alike("point", "coefficient coefficient_low coefficient_high"),
     **_alike("point", "num_ranks num_censored num_seeds num_diverged num_pending decaying warming"),
     **_alike("point", "reasons verdict"),
+    **SAID,
 }
 PROBES: Columns = {
     "probe_id": "probe.id",
@@ -84,29 +104,40 @@ FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 BLOCK_ROWS = 2_000
 
 Row = Mapping[str, Any]  # the records that the columns speak of
-Ids = Sequence[str] | None
-Export = tuple[Sequence[str], Callable[[Store, Ids], Iterator[bytes]]]  # columns, and lines in blocks
 
 
-def csv_blocks(store: Store, kind: CsvKind, sweep_ids: Ids) -> Iterator[bytes]:
-    """The export ``kind`` of these sweeps (None: of all) as UTF-8 blocks, header first.
+@dataclass(frozen=True)
+class Asked:
+    """What an export is of: these sweeps (None: all), how their runs are read, a bound on forgetting."""
 
-    The sweeps must exist: see ``check_sweeps``.
-    """
+    sweep_ids: Sequence[str] | None = None
+    reading: Reading = field(default_factory=Reading)
+    max_forgetting: float | None = None
+
+
+READ = ("runs", "cells", "optima", "law", "horizon")  # exports that depend on the reading
+Export = tuple[Sequence[str], Callable[[Store, Asked], Iterator[bytes]]]  # columns, and lines in blocks
+
+
+def csv_blocks(store: Store, kind: CsvKind, asked: Asked) -> Iterator[bytes]:
+    """The export ``kind`` as UTF-8 blocks, header first; what is asked for must hold: see ``check``."""
     columns, blocks = EXPORTS[kind]
     yield _block([columns])
-    yield from blocks(store, sweep_ids)
+    yield from blocks(store, asked)
 
 
-def check_sweeps(store: Store, sweep_ids: Iterable[str]) -> None:
-    """Make sure that every sweep exists.
+def check(store: Store, kind: CsvKind, asked: Asked) -> None:
+    """Make sure that every sweep exists and can be read so, before anything is sent.
 
     Raises:
-        NotFound: If one does not.
+        NotFound: If a sweep does not exist.
+        InvalidSpec: If a sweep has not recorded the metric, or it has no direction.
     """
-    with store.read() as session:
-        for sweep_id in sweep_ids:
-            find_sweep(session, sweep_id)
+    sweeps = _sweeps(store, asked)
+    if asked.reading.metric is not None and kind in READ:
+        with store.read() as session:
+            for sweep in sweeps:
+                read_sweep(session, sweep.id, asked.reading)
 
 
 def text_cell(value: Any) -> str:
@@ -137,14 +168,14 @@ def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
 
-def _in_blocks(columns: Columns, rows: Callable[[Store, Ids], Iterator[Row]]) -> Export:
+def _in_blocks(columns: Columns, rows: Callable[[Store, Asked], Iterator[Row]]) -> Export:
     paths = [path.split(".") for path in columns.values()]
 
     def line(row: Row) -> list[Any]:
         return [reduce(_part, fields, row[record]) for record, *fields in paths]
 
-    def blocks(store: Store, sweep_ids: Ids) -> Iterator[bytes]:
-        remaining = map(line, rows(store, sweep_ids))
+    def blocks(store: Store, asked: Asked) -> Iterator[bytes]:
+        remaining = map(line, rows(store, asked))
         while block := list(itertools.islice(remaining, BLOCK_ROWS)):
             yield _block(block)
 
@@ -158,25 +189,29 @@ def _part(record: Any, name: str) -> Any:
     return record.get(name) if isinstance(record, dict) else getattr(record, name)
 
 
-def _sweeps(store: Store, sweep_ids: Ids) -> list[SweepRow]:
-    """The sweeps of these ids, or every sweep, oldest first."""
+def _sweeps(store: Store, asked: Asked) -> list[SweepRow]:
+    """The sweeps that are named, or every sweep, oldest first."""
     with store.read() as session:
-        if sweep_ids is not None:
-            return [find_sweep(session, sweep_id) for sweep_id in sweep_ids]
+        if asked.sweep_ids is not None:
+            return [find_sweep(session, sweep_id) for sweep_id in asked.sweep_ids]
         return list(session.scalars(select(SweepRow).order_by(SweepRow.created, SweepRow.id)))
 
 
-def _run_rows(store: Store, sweep_ids: Ids) -> Iterator[Row]:
-    for sweep in _sweeps(store, sweep_ids):
+def _run_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    for sweep in _sweeps(store, asked):
         query = select(RunRow).where(RunRow.sweep_id == sweep.id).order_by(RunRow.position)
         with store.read() as session:
+            read = read_sweep(session, sweep.id, asked.reading)
+            said = {"metric": read.metric, "reading": asked.reading}
             for row in session.scalars(query, execution_options={"yield_per": BLOCK_ROWS}):
-                yield {"run": show_run(row, sweep.tags)}
+                # A run that came in between is in the next export.
+                if (outcome := read.outcomes.get(row.id)) is not None:
+                    yield {"run": show_run(row, sweep.tags), "outcome": outcome, **said}
 
 
-def _history_blocks(store: Store, sweep_ids: Ids) -> Iterator[bytes]:
+def _history_blocks(store: Store, asked: Asked) -> Iterator[bytes]:
     # Hundreds of thousands of rows: the start of the line is made once a chunk, the numbers are not quoted.
-    for sweep in _sweeps(store, sweep_ids):
+    for sweep in _sweeps(store, asked):
         with store.read() as session:
             for run_id, metric, series in iter_history(session, [sweep.id]):
                 start = _block([(run_id, metric)]).decode().rstrip("\n")
@@ -188,46 +223,57 @@ def _history_blocks(store: Store, sweep_ids: Ids) -> Iterator[bytes]:
                 yield "".join(lines).encode()
 
 
-def _cells(store: Store, sweep_ids: Ids) -> Iterator[tuple[SweepRow, list[Cell]]]:
-    """Each sweep with its cells; the transaction is over before anything is computed from them."""
-    for sweep in _sweeps(store, sweep_ids):
+def _reads(store: Store, asked: Asked) -> Iterator[tuple[SweepRow, SweepRead]]:
+    """Each sweep with its runs; the transaction is over before anything is computed from them."""
+    for sweep in _sweeps(store, asked):
         with store.read() as session:
-            cells = sweep_cells(session, sweep.id, Reading())
-        yield sweep, cells
+            read = read_sweep(session, sweep.id, asked.reading)
+        yield sweep, read
 
 
-def _cell_rows(store: Store, sweep_ids: Ids) -> Iterator[Row]:
-    for sweep, cells in _cells(store, sweep_ids):
-        for cell in cells:
-            yield {"sweep": sweep, "cell": cell}
+def _cell_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    for sweep, read in _reads(store, asked):
+        for cell in read.cells:
+            yield {"sweep": sweep, "cell": cell, "metric": cell.metric, "reading": asked.reading}
 
 
-def _law_rows(store: Store, sweep_ids: Ids) -> Iterator[Row]:
-    for sweep, cells in _cells(store, sweep_ids):
+def _law_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    for sweep, read in _reads(store, asked):
+        cells = read.cells
+        said = {"sweep": sweep, "metric": read.metric, "reading": asked.reading}
         for target in get_args(Target):
             for law in fit_laws(cells, target=target):
-                yield {"sweep": sweep, "law": law}
+                yield {**said, "law": law, "cells": cells}
 
 
-def _optimum_rows(store: Store, sweep_ids: Ids) -> Iterator[Row]:
-    for row in _law_rows(store, sweep_ids):
+def _optimum_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    for row in _law_rows(store, asked):
+        within = {}
+        if asked.max_forgetting is not None and row["law"].target == "alpha":
+            items = bounded_optima(row["cells"], max_forgetting=asked.max_forgetting)
+            within = {(item.method, item.rank, item.lr, item.lr_ratio): item for item in items}
         for optimum in row["law"].optima:
-            yield {**row, "optimum": optimum}
+            key = (optimum.method, optimum.rank, optimum.lr, optimum.lr_ratio)
+            yield {**row, "optimum": optimum, "bounded": within.get(key)}
 
 
-def _horizon_rows(store: Store, sweep_ids: Ids) -> Iterator[Row]:
-    for sweep in _sweeps(store, sweep_ids):
+def _horizon_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    """Of the metric itself, whatever ``steps_to`` says: a horizon is read step by step."""
+    reading = replace(asked.reading, steps_to=None)
+    for sweep in _sweeps(store, asked):
         for target in get_args(Target):
-            for found in horizon(store, sweep.id, Reading(), target=target).horizons:
-                for point in found.points:
-                    yield {"sweep": sweep, "horizon": found, "point": point}
+            found = horizon(store, sweep.id, reading, target=target)
+            said = {"sweep": sweep, "metric": found.metric, "reading": reading}
+            for law in found.horizons:
+                for point in law.points:
+                    yield {**said, "horizon": law, "point": point}
 
 
-def _probe_rows(store: Store, sweep_ids: Ids) -> Iterator[Row]:
+def _probe_rows(store: Store, asked: Asked) -> Iterator[Row]:
     """One row a number; a probe without numbers gives one row that says why in ``error``."""
     query = select(ProbeRow).order_by(ProbeRow.created, ProbeRow.id)
-    if sweep_ids is not None:
-        query = query.where(ProbeRow.sweep_id.in_(sweep_ids))
+    if asked.sweep_ids is not None:
+        query = query.where(ProbeRow.sweep_id.in_(asked.sweep_ids))
     with store.read() as session:
         for probe in session.scalars(query):
             numbers = (probe.result or {}).get("rows", [])

@@ -9,10 +9,22 @@ from fastapi import APIRouter, Body, Header, Query, Response
 from pydantic import BeforeValidator, ValidationError
 
 from backend.problems import all_problems
-from backend.routes.deps import BackendDep, Cursor, Finite, Limit, ReadingDep, SweepStates, split
+from backend.routes.deps import BackendDep, Bound, Cursor, Finite, Limit, ReadingDep, SweepStates, split
 from backend.services import analysis, horizon, steering, sweeps
+from backend.services.sweep_metrics import list_sweep_metrics
 from lora_alpha.request import SweepRequest
-from lora_alpha.wire.analysis import MARGIN, Cells, Collapse, Equivalences, Horizons, Laws, Schedules, Target
+from lora_alpha.wire.analysis import (
+    MARGIN,
+    BoundedOptima,
+    Cells,
+    Collapse,
+    Equivalences,
+    Horizons,
+    Laws,
+    Schedules,
+    SweepMetrics,
+    Target,
+)
 from lora_alpha.wire.sweeps import ExtendRequest, FieldError, Page, Sweep, SweepPatch, SweepPlan
 
 router = APIRouter(prefix="/sweeps", tags=["sweeps"])
@@ -132,6 +144,18 @@ def law_over_horizon(
 ) -> Horizons:
     """The law's p and C against the step at which the runs are read."""
     return horizon.horizon(backend.store, sweep_id, reading, target=target, steps=steps or [], fixed=fixed)
+
+
+@router.get("/{sweep_id}/metrics")
+def metrics(sweep_id: str, backend: BackendDep) -> SweepMetrics:
+    """What α can be chosen by."""
+    return list_sweep_metrics(backend.store, sweep_id)
+
+
+@router.get("/{sweep_id}/bounded")
+def bounded(sweep_id: str, backend: BackendDep, reading: ReadingDep, max_forgetting: Bound) -> BoundedOptima:
+    """The best measured α whose forgetting stays within a bound."""
+    return analysis.bounded(backend.store, sweep_id, reading, max_forgetting=max_forgetting)
 
 
 @router.get("/{sweep_id}/equivalence")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from backend.services.outcomes import STATUS, Reading, Run, outcome, sweep_runs
+from backend.services.outcomes import Reading, outcome, said
+from backend.services.readings import Value, values_at
+from backend.services.sweep_metrics import Chosen, choose_metric
 from backend.store.engines import Store
 from backend.store.metrics import Series, read_metric
-from backend.store.sweeps import find_sweep
-from lora_alpha.analysis.cells import Cell, RunOutcome, make_cells
+from backend.store.sweeps import AnyRun, find_sweep, read_runs
+from lora_alpha.analysis.cells import Cell, make_cells
 from lora_alpha.analysis.horizon import (
     Training,
     laws_over_horizon,
@@ -24,14 +25,18 @@ from lora_alpha.analysis.horizon import (
     spread_steps,
 )
 from lora_alpha.analysis.optimum import Target
+from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.wire.analysis import Horizons
+
+NOTHING = Value(None)
 
 
 @dataclass(frozen=True)
 class Curves:
     """What a sweep's runs recorded, read in one transaction and used after its end."""
 
-    runs: Sequence[Run]
+    runs: Sequence[AnyRun]
+    chosen: Chosen
     series: Mapping[str, Series]
     training: Training
 
@@ -66,17 +71,22 @@ def horizon(
         target: As in ``fit_laws``.
         steps: Read at the last evaluations up to these; none: at up to 16 evaluations, evenly on a log scale.
         fixed: Only laws at this lr (at this α with target ``lr``).
+
+    Raises:
+        NotFound: If there is no such sweep.
+        InvalidSpec: If it did not record the metric, or steps to a target are asked for.
     """
+    if reading.steps_to is not None:
+        given = f"got {reading.steps_to:g}: a horizon reads the metric itself, step by step; leave it out"
+        raise InvalidSpec([FieldProblem("steps_to", given)])
     with store.read() as session:
-        curves = read_curves(session, sweep_id, target=target, fixed=fixed)
+        curves = read_curves(session, sweep_id, reading, target=target, fixed=fixed)
     recorded = curves.up_to(reading.at_step)
     chosen = recorded_before(steps, recorded) if steps else spread_steps(recorded)
     cells_at = dict(cells_over_steps(curves, chosen, reading))
     horizons = laws_over_horizon(cells_at, curves.training, target=target)
     return Horizons(
-        sweep_id=sweep_id,
-        objective=reading.objective,
-        at_step=reading.at_step,
+        **said(sweep_id, reading, metric=curves.chosen.metric, notes=curves.chosen.notes),
         steps=chosen,
         horizons=horizons,
         reasons=no_horizon_reasons(cells_at, horizons, target=target),
@@ -85,15 +95,21 @@ def horizon(
 
 
 def read_curves(
-    session: Session, sweep_id: str, *, target: Target = "alpha", fixed: float | None = None
+    session: Session,
+    sweep_id: str,
+    reading: Reading,
+    *,
+    target: Target = "alpha",
+    fixed: float | None = None,
 ) -> Curves:
     """Runs and evaluations of a sweep, of those at one lr (or α) if ``fixed`` is given."""
     sweep = find_sweep(session, sweep_id)
     axis = "lr" if target == "alpha" else "alpha"
-    runs = [
-        run for run in sweep_runs(session, sweep_id) if fixed is None or _close(getattr(run, axis), fixed)
-    ]
-    return Curves(runs, read_metric(session, [run.id for run in runs], "eval_loss"), training_of(sweep.spec))
+    everyone = read_runs(session, sweep_id)
+    chosen = choose_metric(session, sweep, everyone, name=reading.metric, goal=reading.goal)
+    runs = [run for run in everyone if fixed is None or _close(getattr(run, axis), fixed)]
+    series = read_metric(session, [run.id for run in runs], chosen.metric.name)
+    return Curves(runs, chosen, series, training_of(sweep.spec))
 
 
 def _close(value: float | None, asked: float) -> bool:
@@ -110,37 +126,10 @@ def cells_over_steps(
     curves: Curves, steps: Sequence[int], reading: Reading
 ) -> Iterator[tuple[int, list[Cell]]]:
     """The cells of a sweep as its runs were at each of these steps."""
-    values = {run_id: _values_at(part, steps, reading) for run_id, part in curves.series.items()}
+    metric = curves.chosen.metric
+    values = values_at(curves.series, steps, metric, reading.objective)
+    nothing = [NOTHING] * len(steps)
     for place, step in enumerate(steps):
-        yield (
-            step,
-            make_cells(
-                _outcome_at(run, step, values[run.id][place] if run.id in values else None)
-                for run in curves.runs
-            ),
-        )
-
-
-def _values_at(series: Series, steps: Sequence[int], reading: Reading) -> list[float | None]:
-    """The value in force at each step, NaN where the run had diverged, None where it had not come there."""
-    until = np.searchsorted(series.steps, steps, side="right")
-    values: NDArray[np.float64] = series.values.astype(np.float64)
-    chosen = values if reading.objective == "final" else _best_so_far(values)
-    return [
-        float(chosen[place - 1]) if place > 0 and step <= series.steps[-1] else None
-        for step, place in zip(steps, until, strict=True)
-    ]
-
-
-def _best_so_far(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The lowest value up to each place; where a value is none the run has diverged, whatever came before."""
-    return np.where(np.isfinite(values), np.fmin.accumulate(values), np.nan)
-
-
-def _outcome_at(run: Run, step: int, value: float | None) -> RunOutcome:
-    """A run as it was at ``step``: pending if it has yet to come there, not diverged if it did so later."""
-    diverged = (run.diverged and run.step <= step) or (value is not None and not math.isfinite(value))
-    status = STATUS[run.state] if value is None else "finished"
-    if status == "finished" and value is None and not diverged:
-        status = "failed"  # it ended without coming here
-    return outcome(run, loss=None if diverged else value, status=status, diverged=diverged)
+        there = replace(reading, at_step=step)
+        outcomes = (outcome(run, values.get(run.id, nothing)[place], there) for run in curves.runs)
+        yield step, make_cells(outcomes, metric=metric)

@@ -1,18 +1,18 @@
-"""From the runs of a sweep to the cells that the analysis works on."""
+"""From the runs of a sweep to the cells that the analysis works on: which metric, read when."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
-from backend.store.metrics import read_metric
-from backend.store.tables import RunRow
+from backend.services.readings import Value, read_values
+from backend.services.sweep_metrics import choose_metric
+from backend.store.sweeps import AnyRun, find_sweep, read_runs
 from lora_alpha.analysis.cells import CONSTANT, Cell, RunOutcome, Status, make_cells
+from lora_alpha.metrics import FORGETTING, Goal, Metric
 from lora_alpha.spec import AlphaSchedule, Objective
 
 STATUS: dict[str, Status] = {
@@ -25,65 +25,90 @@ STATUS: dict[str, Status] = {
 }
 
 
-# What the analysis reads of a run: a row of these columns is as good as a ``RunRow``.
-COLUMNS = (
-    *(RunRow.id, RunRow.state, RunRow.diverged, RunRow.step, RunRow.configuration),
-    *(RunRow.method, RunRow.rank, RunRow.alpha, RunRow.scale, RunRow.lr, RunRow.seed),
-    *(RunRow.final_loss, RunRow.best_loss, RunRow.forgetting),
-)
-Run = RunRow | Row[Any]
-
-
 @dataclass(frozen=True)
 class Reading:
-    """Which loss of a run counts: ``final`` or ``best``, at the end or at ``at_step``."""
+    """Which number of a run counts.
+
+    Attributes:
+        objective: The metric at the end, or the best on the way.
+        at_step: Read there in place of the end.
+        metric: Its name; the sweep's own unless given.
+        goal: Which way is better; as the metric is declared, or called, unless given.
+        steps_to: In place of the metric the steps until it is this good; fewer are better.
+    """
 
     objective: Objective = "final"
     at_step: int | None = None
+    metric: str | None = None
+    goal: Goal | None = None
+    steps_to: float | None = None
+
+
+@dataclass(frozen=True)
+class SweepRead:
+    """The runs of a sweep under a reading.
+
+    Attributes:
+        metric: What the values are of, for ``steps_to`` the steps.
+        notes: What a reader must know of how the metric was chosen.
+        outcomes: Run id → what the analysis knows of it, in the sweep's order.
+    """
+
+    metric: Metric
+    notes: tuple[str, ...]
+    outcomes: Mapping[str, RunOutcome]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The runs that differ in their seed alone, taken together."""
+        return make_cells(self.outcomes.values(), metric=self.metric)
+
+
+def read_sweep(session: Session, sweep_id: str, reading: Reading) -> SweepRead:
+    """The outcome of every run of a sweep under ``reading``.
+
+    Raises:
+        NotFound: If there is no such sweep.
+        InvalidSpec: If the metric was recorded by none of its runs though others were, or has no direction.
+    """
+    sweep = find_sweep(session, sweep_id)
+    rows = read_runs(session, sweep_id)
+    chosen = choose_metric(session, sweep, rows, name=reading.metric, goal=reading.goal)
+    metric = chosen.metric
+    values = read_values(
+        session,
+        rows,
+        metric,
+        objective=reading.objective,
+        at_step=reading.at_step,
+        steps_to=reading.steps_to,
+    )
+    forgetting = _forgetting(session, rows, reading)
+    outcomes = {row.id: outcome(row, values.get(row.id), reading, forgetting.get(row.id)) for row in rows}
+    if reading.steps_to is not None:
+        sign = "≤" if metric.goal == "min" else "≥"
+        metric = Metric(f"steps to {metric.name} {sign} {reading.steps_to:g}", unit="steps", has_zero=True)
+    return SweepRead(metric, chosen.notes, outcomes)
+
+
+def said(sweep_id: str, reading: Reading, *, metric: Metric, notes: Sequence[str]) -> dict[str, Any]:
+    """How the runs were read: the fields that every answer has."""
+    return {
+        "sweep_id": sweep_id,
+        "objective": reading.objective,
+        "at_step": reading.at_step,
+        "steps_to": reading.steps_to,
+        "metric": metric,
+        "notes": list(notes),
+    }
 
 
 def sweep_cells(session: Session, sweep_id: str, reading: Reading) -> list[Cell]:
     """The cells of a sweep under ``reading``."""
-    runs = sweep_runs(session, sweep_id)
-    losses = _losses(session, runs, reading)
-    return make_cells(
-        outcome(
-            run,
-            loss=losses.get(run.id),
-            status=_status(run, losses.get(run.id), reading),
-            diverged=run.diverged and not _read_before_divergence(run, losses.get(run.id), reading),
-        )
-        for run in runs
-    )
+    return read_sweep(session, sweep_id, reading).cells
 
 
-def sweep_runs(session: Session, sweep_id: str) -> Sequence[Run]:
-    """The runs of a sweep in its order."""
-    # Columns, not objects: of 10,000 runs they come in half the time.
-    return session.execute(
-        select(*COLUMNS).where(RunRow.sweep_id == sweep_id).order_by(RunRow.position)
-    ).all()
-
-
-def outcome(run: Run, *, loss: float | None, status: Status, diverged: bool) -> RunOutcome:
-    """What the analysis is told of a run."""
-    return RunOutcome(
-        method=run.method,
-        rank=run.rank,
-        alpha=run.alpha,
-        scale=run.scale,
-        lr=run.lr,
-        seed=run.seed,
-        status=status,
-        loss=loss,
-        diverged=diverged,
-        lr_ratio=run.configuration.get("lr_ratio", 1.0),
-        forgetting=run.forgetting,
-        alpha_schedule=schedule_label(run),
-    )
-
-
-def schedule_label(row: Run) -> str:
+def schedule_label(row: AnyRun) -> str:
     """How the run's α moves, ``constant`` where it does not."""
     given = row.configuration.get("alpha_schedule")
     if not given or given["kind"] == CONSTANT:
@@ -91,26 +116,53 @@ def schedule_label(row: Run) -> str:
     return AlphaSchedule.model_validate(given).label
 
 
-def _losses(session: Session, rows: Sequence[Run], reading: Reading) -> dict[str, float]:
+def outcome(
+    row: AnyRun, value: Value | None, reading: Reading, forgetting: float | None = None
+) -> RunOutcome:
+    """What the analysis is told of a run of which ``value`` was read."""
+    status, diverged = _how_it_went(row, value, reading)
+    return RunOutcome(
+        method=row.method,
+        rank=row.rank,
+        alpha=row.alpha,
+        scale=row.scale,
+        lr=row.lr,
+        seed=row.seed,
+        status=status,
+        loss=None if value is None else value.number,
+        diverged=diverged,
+        lr_ratio=row.configuration.get("lr_ratio", 1.0),
+        forgetting=forgetting,
+        alpha_schedule=schedule_label(row),
+    )
+
+
+def _how_it_went(row: AnyRun, value: Value | None, reading: Reading) -> tuple[Status, bool]:
+    """Status and divergence when it is read: a run may count before its end, or before it diverged."""
+    number = None if value is None else value.number
+    if reading.steps_to is not None and number is not None:
+        return "finished", False
+    if reading.at_step is not None:
+        return _how_it_went_until(row, value, reading.at_step)
+    status = STATUS[row.state]
+    diverged = row.diverged or (status == "finished" and value is not None and value.lost)
+    if status != "finished" or number is not None or diverged:
+        return status, diverged
+    return ("unreached" if reading.steps_to is not None and value is not None else "unrecorded"), False
+
+
+def _how_it_went_until(row: AnyRun, value: Value | None, step: int) -> tuple[Status, bool]:
+    """The same at a step: pending if it has yet to come there, not diverged if it did so later."""
+    come = value is not None and (value.number is not None or value.lost)
+    diverged = (value is not None and value.lost) or (row.diverged and row.step <= step)
+    status = "finished" if come else STATUS[row.state]
+    # One that ended without coming there never will.
+    return ("unrecorded" if status == "finished" and not come and not diverged else status), diverged
+
+
+def _forgetting(session: Session, rows: Sequence[AnyRun], reading: Reading) -> dict[str, float]:
+    """At the step that is read, else at the end."""
     if reading.at_step is None:
-        column = "final_loss" if reading.objective == "final" else "best_loss"
-        values = {row.id: getattr(row, column) for row in rows if row.state == "finished"}
-        return {run_id: value for run_id, value in values.items() if value is not None}
-    series = read_metric(session, [row.id for row in rows], "eval_loss")
-    losses = {}
-    for run_id, part in series.items():
-        until = part.values[: int(np.searchsorted(part.steps, reading.at_step, side="right"))]
-        reached = len(until) > 0 and part.steps[-1] >= reading.at_step
-        if reached and np.isfinite(until[-1]):
-            losses[run_id] = float(until[-1] if reading.objective == "final" else np.nanmin(until))
-    return losses
-
-
-def _status(row: Run, loss: float | None, reading: Reading) -> Status:
-    """A running run that has passed ``at_step`` already counts."""
-    return "finished" if reading.at_step is not None and loss is not None else STATUS[row.state]
-
-
-def _read_before_divergence(row: Run, loss: float | None, reading: Reading) -> bool:
-    """A run that diverged later than ``at_step`` had not diverged there."""
-    return reading.at_step is not None and loss is not None and row.step > reading.at_step
+        return {row.id: row.forgetting for row in rows if row.forgetting is not None}
+    found = read_values(session, rows, FORGETTING, objective="final", at_step=reading.at_step)
+    return {run_id: value.number for run_id, value in found.items() if value.number is not None}

@@ -16,7 +16,7 @@ from dashboard.controls import Subject
 from dashboard.figures.equivalence import NOTHING, collapse_figure, routes_figure
 from dashboard.figures.style import Theme, number
 from dashboard.tab import Plot, Row, Tab, Words
-from dashboard.tabs.alpha_eta import reading
+from dashboard.tabs.alpha_eta import READING, reading
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.wire.analysis import Collapse, Equivalence, Equivalences
 from lora_alpha.wire.client import Client
@@ -27,8 +27,8 @@ EXTEND_LRS = "extend-lrs-button"
 MORE_LRS = (4, 16)
 VERDICTS = {
     "equivalent": ("teal", "Equivalent: raising α did what raising η does, within the margin."),
-    "alpha_better": ("blue", "α better: raising α reached a lower loss than raising η."),
-    "lr_better": ("orange", "η better: raising η reached a lower loss than raising α. The claim fails here."),
+    "alpha_better": ("blue", "α better: raising α did better than raising η."),
+    "lr_better": ("orange", "η better: raising η did better than raising α. The claim fails here."),
     "undecided": ("gray", "Undecided: the interval is too wide."),
     "mixed": ("gray", "Ranks disagree."),
     "not_enough_data": ("gray", "Not enough data to decide."),
@@ -150,7 +150,7 @@ TAB = Tab(
     page="sweep",
     name="equivalence",
     title="α vs η",
-    reads=("objective", "at_step"),
+    reads=READING,
     parts=(ROUTES, COLLAPSE, SCORES),
     fetch=fetch,
     draw=draw,

@@ -13,7 +13,7 @@ from dashboard.controls import Subject, axis_values, choice
 from dashboard.figures.horizon import HEIGHT, NOTHING, horizon_figure, horizon_name
 from dashboard.figures.style import Theme, interval, number
 from dashboard.tab import Plot, Row, Tab, Words
-from dashboard.tabs.alpha_eta import reading
+from dashboard.tabs.alpha_eta import READING, reading
 from lora_alpha.wire.analysis import Horizon, HorizonPoint, Horizons
 from lora_alpha.wire.client import Client
 
@@ -93,7 +93,7 @@ TAB = Tab(
     title=TITLE,
     beneath="law",
     controls=(choice("horizon_lr", "η", _first_lr, _lrs, of_sweep=True),),
-    reads=("objective", "at_step"),
+    reads=READING,
     parts=(TEXT, FIGURE, TABLE),
     fetch=fetch,
     draw=draw,

@@ -37,6 +37,7 @@ POSITIONS = (0, 28, 48)  # how many the later passes try in the range that is le
 NUM_PARENTS = 8
 NUM_VARIANTS = 16
 LEAST_PARENT = 0.02  # of the weight of the best shape
+KEPT = 24  # shapes that are kept in any case
 NEGLIGIBLE = (1e-5, 1e-4)  # shapes below this share of the best one's weight are given up
 
 
@@ -131,7 +132,9 @@ def fit_basins(curves: Sequence[Curve], rng: np.random.Generator) -> Fitted:
         ]
         belief = _combine(windows, fits, settings, belief)
         if step < len(POSITIONS) - 1:
-            kept = belief.weights.sum(0) > NEGLIGIBLE[step] * belief.weights.sum(0).max()
+            by_shape = belief.weights.sum(0)
+            kept = by_shape > NEGLIGIBLE[step] * by_shape.max()
+            kept[np.argsort(-by_shape, kind="stable")[:KEPT]] = True
             fits = [fit.of_shapes(kept) for fit in fits]
             belief = belief.of_shapes(kept)
     return Fitted(windows, fits, settings, rises, belief)
@@ -292,33 +295,40 @@ def _with_variants(
     parents = np.argsort(-by_shape, kind="stable")[:NUM_PARENTS]
     tables, priors = [belief.table], [belief.log_prior]
     for parent in parents[by_shape[parents] > LEAST_PARENT * by_shape.max()]:
-        setting = int(belief.weights[:, parent].argmax())
-        placed = []
-        for window, fit, rise, depth in zip(windows, fits, rises, belief.depths, strict=True):
-            basis = window.found.basis
-            covariance = settings.variance[setting] * window.found.spread
-            own = settings.departure[setting] ** 2
-            covariance = (
-                covariance + own * basis.T @ departure_covariance(window.x, rise, float(depth)) @ basis
-            )
-            best = int(fit.log_likelihood[setting, :, parent].argmax())
-            placed.append(
-                Placed(
-                    window.x,
-                    basis,
-                    window.found.mean,
-                    np.linalg.inv(covariance),
-                    float(fit.searched[best]),
-                    max(float(fit.depth[setting, best, parent]), 1e-3 * float(depth)),
-                )
-            )
-        made, log = variants(belief.table[:, parent], placed, rng, NUM_VARIANTS)
-        tables.append(made)
-        priors.append(belief.log_prior[parent] + log)
+        likely = int(belief.weights[:, parent].argmax())
+        # What looks like a departure of each curve of its own may be common to all.
+        exact = int(np.where(settings.departure == 0, belief.weights[:, parent], -1.0).argmax())
+        for setting in {likely, exact}:
+            placed = [
+                _placed(window, fit, rise, float(depth), settings, setting, int(parent))
+                for window, fit, rise, depth in zip(windows, fits, rises, belief.depths, strict=True)
+            ]
+            made, log = variants(belief.table[:, parent], placed, rng, NUM_VARIANTS)
+            tables.append(made)
+            priors.append(belief.log_prior[parent] + log)
     return replace(
         belief,
         table=np.ascontiguousarray(np.concatenate(tables, axis=1)),
         log_prior=np.concatenate(priors),
+    )
+
+
+def _placed(
+    window: Window, fit: CurveFit, rise: Array, depth: float, settings: Settings, setting: int, shape: int
+) -> Placed:
+    """Where a shape lies best on a curve, under one setting."""
+    basis = window.found.basis
+    departure = basis.T @ departure_covariance(window.x, rise, depth) @ basis
+    covariance = settings.variance[setting] * window.found.spread
+    covariance = covariance + settings.departure[setting] ** 2 * departure
+    best = int(fit.log_likelihood[setting, :, shape].argmax())
+    return Placed(
+        x=window.x,
+        basis=basis,
+        mean=window.found.mean,
+        precision=np.linalg.inv(covariance),
+        middle=float(fit.searched[best]),
+        depth=max(float(fit.depth[setting, best, shape]), 1e-3 * depth),
     )
 
 

@@ -43,7 +43,8 @@ SIDES: tuple[Callable[[Array], Array], ...] = (
     lambda z: 2 / 1.44 * (np.expm1(np.minimum(1.2 * np.abs(z), 20.0)) - 1.2 * np.abs(z)),
 )
 TURNS = (0.0, 0.25, 0.5, 1.5)  # octaves over which a basin turns from its left slope to its right one
-STRETCHES = (0.15, 0.3, 0.6, 0.9)
+RATES = np.geomspace(0.2, 2.0, 13)
+STRETCHES = (0.1, 0.15, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9)
 
 
 def positions() -> Array:
@@ -100,7 +101,7 @@ def _rises(z: Array) -> Iterator[Array]:
     for left, right in permutations(SIDES, 2):
         for ratio in (-2.0, -1.0, 0.0, 1.0, 2.0):
             yield np.where(z > 0, 2.0 ** (ratio / 2) * right(z), 2.0 ** (-ratio / 2) * left(-z))
-    for rate in (0.3, 0.6, 0.9, 1.3, 1.8):
+    for rate in RATES:
         for way in (-1, 1):
             yield np.exp(np.minimum(way * rate * z, 30.0)) - way * rate * z - 1
     for width in (0.25, 0.5, 1.0, 2.0):

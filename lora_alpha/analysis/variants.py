@@ -17,8 +17,8 @@ Array = NDArray[np.float64]
 KNOTS = np.arange(-3.0, 3.01, 0.75)  # octaves from the minimum where a variant is free
 SIZE = 0.15  # standard deviation of a variant, as a share of the rise
 FLOOR = 0.1  # at the minimum, as a share of the rise one octave off
-STEPS = 3
-WIDER = 1.3  # variants are drawn from a posterior this much wider than its Gaussian
+STEPS = 5
+WIDER = 1.05  # variants are drawn from a posterior this much wider than its Gaussian
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ def variants(
         num: How many.
 
     Returns:
-        The variants (T, num), and log prior - log proposal of each (num,).
+        The variants (T, num), and the log-prior of each (num,) in units of their shape's.
     """
     table = np.concatenate([shape[:, None], (shape[:, None] + FLOOR) * _functions()], axis=1)
     weights, covariance = _posterior(table, curves)
@@ -58,6 +58,9 @@ def variants(
     drawn = weights[:, None] + root @ noise
     log = -0.5 * (drawn**2).sum(0) / SIZE**2 - len(weights) * math.log(SIZE)
     log += 0.5 * (noise**2).sum(0) + np.log(np.diag(root)).sum()
+    # Weighed by the best fit, less what chance alone gains with each weight that is decided, not by volume.
+    decided = np.eye(len(weights)) - covariance / SIZE**2
+    log -= 0.5 * np.linalg.slogdet(covariance / SIZE**2)[1] + 0.5 * np.trace(decided)
     made: Array = table[:, :1] + table[:, 1:] @ drawn
     return made, log - math.log(num)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from pydantic.dataclasses import dataclass
 
+from lora_alpha.analysis.bounded import BoundedOptimum
 from lora_alpha.analysis.cells import Cell
 from lora_alpha.analysis.collapse import CollapseScore
 from lora_alpha.analysis.equivalence import Equivalence, Verdict
@@ -23,12 +24,15 @@ from lora_alpha.analysis.recommend import Recommendation
 from lora_alpha.analysis.rules import Rule, RuleCost
 from lora_alpha.analysis.schedules import ScheduleComparison, ScheduleVerdict
 from lora_alpha.analysis.sharpness import RateAtSharpness, Sharpness, Suppression
+from lora_alpha.metrics import EVAL_LOSS, Metric
 from lora_alpha.wire.base import Answer
 
 __all__ = [
     "MARGIN",
     "WITHIN_BASIN",
     "Advice",
+    "BoundedOptima",
+    "BoundedOptimum",
     "Cell",
     "Cells",
     "Collapse",
@@ -41,6 +45,7 @@ __all__ = [
     "Horizons",
     "Law",
     "Laws",
+    "Metric",
     "Optimum",
     "RateAtSharpness",
     "Rule",
@@ -50,29 +55,39 @@ __all__ = [
     "Schedules",
     "Sharpness",
     "Suppression",
+    "SweepMetrics",
     "Target",
 ]
 
 
-class Cells(Answer):
-    """Answer of ``GET /sweeps/{id}/cells``."""
+class Read(Answer):
+    """What every answer that rests on cells says of how its runs were read.
 
-    sweep_id: str
-    objective: str
-    at_step: int | None = None
-    cells: list[Cell]
-    warnings: list[str] = []
-
-
-class Laws(Answer):
-    """Answer of ``GET /sweeps/{id}/law``; ``rules`` are the common ones, none where the laws are of η.
-
-    ``steps`` is after how many steps the runs were read: ``at_step``, else the length of the sweep's runs.
+    ``metric`` is what the values are of: for ``steps_to`` the steps until the metric asked for was that good.
+    ``notes`` say how it was chosen where that is not plain.
     """
 
     sweep_id: str
     objective: str
     at_step: int | None = None
+    steps_to: float | None = None
+    metric: Metric = EVAL_LOSS
+    notes: list[str] = []
+
+
+class Cells(Read):
+    """Answer of ``GET /sweeps/{id}/cells``."""
+
+    cells: list[Cell]
+    warnings: list[str] = []
+
+
+class Laws(Read):
+    """Answer of ``GET /sweeps/{id}/law``; ``rules`` are the common ones, none where the laws are of η.
+
+    ``steps`` is after how many steps the runs were read: ``at_step``, else the length of the sweep's runs.
+    """
+
     laws: list[Law]
     warnings: list[str] = []
     reasons: list[str] = []
@@ -80,54 +95,66 @@ class Laws(Answer):
     steps: int | None = None
 
 
-class Horizons(Answer):
+class Horizons(Read):
     """Answer of ``GET /sweeps/{id}/horizon``: at which ``steps`` the runs were read."""
 
-    sweep_id: str
-    objective: str
-    at_step: int | None = None
     steps: list[int]
     horizons: list[Horizon]
     warnings: list[str] = []
     reasons: list[str] = []
 
 
-class Equivalences(Answer):
+class Equivalences(Read):
     """Answer of ``GET /sweeps/{id}/equivalence``; ``verdict`` is that of every rank where they agree."""
 
-    sweep_id: str
-    objective: str
-    at_step: int | None = None
     margin: float
     verdict: Verdict
     items: list[Equivalence]
     reasons: list[str] = []
 
 
-class Collapse(Answer):
+class Collapse(Read):
     """Answer of ``GET /sweeps/{id}/collapse``; ``verdict`` names the coordinate, or says "none"."""
 
-    sweep_id: str
-    objective: str
-    at_step: int | None = None
     verdict: str
     items: list[CollapseScore]
     reasons: list[str] = []
 
 
-class Schedules(Answer):
+class Schedules(Read):
     """Answer of ``GET /sweeps/{id}/schedules``; ``verdict`` is one sentence that can be "no".
 
     ``num_pending`` runs are still to come: the verdict is about those that have finished.
     """
 
-    sweep_id: str
-    objective: str
-    at_step: int | None = None
     margin: float
     verdict: str
     num_pending: int = 0
     items: list[ScheduleComparison]
+
+
+class SweepMetrics(Answer):
+    """Answer of ``GET /sweeps/{id}/metrics``: what α can be chosen by.
+
+    ``metric`` is what it is chosen by unless asked otherwise. ``unclear`` are recorded, too, but which way
+    is better must be said with ``goal``.
+    """
+
+    sweep_id: str
+    metric: Metric
+    metrics: list[Metric]
+    unclear: list[str] = []
+
+
+class BoundedOptima(Read):
+    """Answer of ``GET /sweeps/{id}/bounded``: the best α whose forgetting stays within a bound.
+
+    Where nothing can be said ``reasons`` say why.
+    """
+
+    max_forgetting: float
+    items: list[BoundedOptimum]
+    reasons: list[str] = []
 
 
 class Curvature(Answer):
@@ -148,6 +175,15 @@ class Curvature(Answer):
 
 @dataclass(frozen=True, kw_only=True, config=Answer.model_config)
 class Advice(Recommendation):
-    """Answer of ``GET /recommend``: a recommendation, and the sweep that it rests on."""
+    """Answer of ``GET /recommend``: a recommendation, the sweep and the reading that it rests on.
+
+    ``bounded`` is the best α within the bound on forgetting that was asked for, None without one.
+    """
 
     sweep_id: str
+    objective: str = "final"
+    at_step: int | None = None
+    steps_to: float | None = None
+    metric: Metric = EVAL_LOSS
+    notes: tuple[str, ...] = ()
+    bounded: BoundedOptimum | None = None

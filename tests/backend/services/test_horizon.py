@@ -55,7 +55,7 @@ def write(store: Store, worker: Any, steps: list[int], values: list[list[float]]
 
 def cells_at(store: Store, sweep_id: str, steps: list[int], reading: Reading = FINAL) -> dict[int, Cell]:
     with store.read() as session:
-        curves = read_curves(session, sweep_id)
+        curves = read_curves(session, sweep_id, reading)
     return {step: cell for step, (cell,) in cells_over_steps(curves, steps, reading)}
 
 
@@ -133,14 +133,15 @@ def test_a_shorter_run_from_elsewhere_never_comes_there_and_its_schedule_is_unkn
     assert "no rank has three values of α yet" in found.reasons[0]
 
 
-def test_a_run_that_ended_before_a_step_is_counted_as_failed_there(
+def test_a_run_that_ended_before_a_step_is_counted_as_unrecorded_there(
     store: Store, settings: Settings, worker: Any
 ) -> None:
     sweep = one_cell(store, settings)
     packs = write(store, worker, [25, 50], [[3, 2]] * 2)
     for job in packs:
         jobs.finish(store, job, now=NOW)
-    assert counts(cells_at(store, sweep.id, [75])[75]) == (0, 0, 2, 0)
+    cell = cells_at(store, sweep.id, [75])[75]
+    assert (counts(cell), cell.num_unrecorded) == ((0, 0, 0, 0), 2)
 
 
 def test_a_decaying_schedule_is_marked_and_explained(store: Store, settings: Settings, worker: Any) -> None:
@@ -195,9 +196,17 @@ COMPUTED: list[tuple[Any, str, Callable[[Store, str], object]]] = [
     (analysis, "compare_schedules", lambda store, sweep: analysis.schedules(store, sweep, FINAL, margin=0.1)),
     (curvature, "find_optima", curvature.read),
     (horizon, "laws_over_horizon", lambda store, sweep: horizon.horizon(store, sweep, FINAL)),
-    (export, "fit_laws", lambda store, sweep: list(export.csv_blocks(store, "law", [sweep]))),
-    (export, "fit_laws", lambda store, sweep: list(export.csv_blocks(store, "optima", [sweep]))),
-    (horizon, "laws_over_horizon", lambda store, sweep: list(export.csv_blocks(store, "horizon", [sweep]))),
+    (export, "fit_laws", lambda store, sweep: list(export.csv_blocks(store, "law", export.Asked([sweep])))),
+    (
+        export,
+        "fit_laws",
+        lambda store, sweep: list(export.csv_blocks(store, "optima", export.Asked([sweep]))),
+    ),
+    (
+        horizon,
+        "laws_over_horizon",
+        lambda store, sweep: list(export.csv_blocks(store, "horizon", export.Asked([sweep]))),
+    ),
 ]
 
 
