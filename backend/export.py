@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 from sqlalchemy import select
 
+from backend.services.analysis import collapses
 from backend.services.horizon import horizon
 from backend.services.outcomes import Reading, SweepRead, read_sweep
 from backend.services.presenters import show_run
@@ -24,7 +25,7 @@ from backend.store.sweeps import find_sweep
 from backend.store.tables import ProbeRow, RunRow, SweepRow
 from lora_alpha.analysis.bounded import bounded_optima
 from lora_alpha.analysis.law import fit_laws
-from lora_alpha.wire.analysis import Target
+from lora_alpha.wire.analysis import CollapseFit, CollapseScore, Target
 from lora_alpha.wire.client import CsvKind
 
 # Each table: column → where in a row its value is. A new column is a line here; it goes to the end.
@@ -97,6 +98,28 @@ PROBES: Columns = {
     "probe_id": "probe.id",
     **_alike("probe", "run_id step space"),
     **_alike("number", "kind index value error"),
+}
+# A row a coordinate, the fitted one last; ``alike`` with semicolons.
+COLLAPSE: Columns = {
+    "sweep_id": "sweep.id",
+    "workload": "sweep.workload",
+    **_alike("score", "method lr_ratio coordinate"),
+    "alpha_exponent": "exponents.alpha.value",
+    "alpha_exponent_low": "exponents.alpha.low",
+    "alpha_exponent_high": "exponents.alpha.high",
+    "lr_exponent": "exponents.lr.value",
+    "rank_exponent": "exponents.rank.value",
+    "rank_exponent_low": "exponents.rank.low",
+    "rank_exponent_high": "exponents.rank.high",
+    **_alike("score", "score"),
+    **_alike("fit", "ceiling"),
+    **_alike("score", "behind behind_low behind_high alike compatible num_compared num_alone"),
+    **_alike("fit", "num_curves num_seeds num_diverged verdict"),
+}
+COLLAPSE_POINTS: Columns = {
+    "sweep_id": "sweep.id",
+    **_alike("score", "method lr_ratio coordinate"),
+    **_alike("point", "rank lr alpha x loss level"),
 }
 
 # What makes a spreadsheet take a cell for a formula, full-width forms included.
@@ -269,6 +292,28 @@ def _horizon_rows(store: Store, asked: Asked) -> Iterator[Row]:
                     yield {**said, "horizon": law, "point": point}
 
 
+def _collapse_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    for sweep, read in _reads(store, asked):
+        for fit, scores in collapses(read.cells):
+            for score in scores:
+                given = dict(zip(("alpha", "lr", "rank"), score.exponents, strict=False))
+                named = {name: {"value": value} for name, value in given.items()}
+                yield {"sweep": sweep, "fit": fit, "score": score, "exponents": named}
+            if fit.lr is not None or fit.alpha is not None:
+                yield {"sweep": sweep, "fit": fit, "score": fit.fitted or _unfitted(fit), "exponents": fit}
+
+
+def _unfitted(fit: CollapseFit) -> CollapseScore:
+    """Exponents of which some are not decided have no coordinate and no points."""
+    return CollapseScore(fit.method, "", None, 0, 0, (), lr_ratio=fit.lr_ratio)
+
+
+def _collapse_point_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    for row in _collapse_rows(store, asked):
+        for point in row["score"].points:
+            yield {**row, "point": point}
+
+
 def _probe_rows(store: Store, asked: Asked) -> Iterator[Row]:
     """One row a number; a probe without numbers gives one row that says why in ``error``."""
     query = select(ProbeRow).order_by(ProbeRow.created, ProbeRow.id)
@@ -290,4 +335,6 @@ EXPORTS: dict[CsvKind, Export] = {
     "law": _in_blocks(LAW, _law_rows),
     "probes": _in_blocks(PROBES, _probe_rows),
     "horizon": _in_blocks(HORIZON, _horizon_rows),
+    "collapse": _in_blocks(COLLAPSE, _collapse_rows),
+    "collapse_points": _in_blocks(COLLAPSE_POINTS, _collapse_point_rows),
 }

@@ -92,6 +92,7 @@ def _law_text(laws: Laws) -> list[Component]:
             after = "" if laws.steps is None else f" after {laws.steps:,} steps"
             parts.append(dmc.Text(f"{head}{equation}{after}", fw=700, className="verdict"))
         parts.append(dmc.Text(law.verdict, size="sm"))
+        parts += [dmc.Text(caveat, size="sm", c="dimmed") for caveat in law.caveats]
         counted = (
             f"{law.num_ranks} ranks, {law.num_seeds} seeds; {law.num_censored} optima censored, "
             f"{law.num_diverged} runs diverged."

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from lora_alpha.analysis.bounded import BoundedOptimum
 from lora_alpha.analysis.cells import Cell
-from lora_alpha.analysis.collapse import CollapseScore
+from lora_alpha.analysis.collapse import COORDINATES, CollapseFit, CollapseScore, Exponent
 from lora_alpha.analysis.equivalence import Equivalence, Verdict
 from lora_alpha.analysis.horizon import Horizon, HorizonPoint
 from lora_alpha.analysis.intervals import MARGIN
@@ -28,6 +28,7 @@ from lora_alpha.metrics import EVAL_LOSS, Metric
 from lora_alpha.wire.base import Answer
 
 __all__ = [
+    "COORDINATES",
     "MARGIN",
     "WITHIN_BASIN",
     "Advice",
@@ -36,10 +37,12 @@ __all__ = [
     "Cell",
     "Cells",
     "Collapse",
+    "CollapseFit",
     "CollapseScore",
     "Curvature",
     "Equivalence",
     "Equivalences",
+    "Exponent",
     "Horizon",
     "HorizonPoint",
     "Horizons",
@@ -114,11 +117,16 @@ class Equivalences(Read):
 
 
 class Collapse(Read):
-    """Answer of ``GET /sweeps/{id}/collapse``; ``verdict`` names the coordinate, or says "none"."""
+    """Answer of ``GET /sweeps/{id}/collapse``.
+
+    ``verdict`` names the coordinate, or several with "or" that the data cannot tell apart; ``none``,
+    ``undecided``, ``not_enough_data``; ``mixed`` where methods differ. ``fits`` has each method's, in words.
+    """
 
     verdict: str
     items: list[CollapseScore]
     reasons: list[str] = []
+    fits: list[CollapseFit] = []
 
 
 class Schedules(Read):

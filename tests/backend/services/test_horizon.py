@@ -192,7 +192,7 @@ COMPUTED: list[tuple[Any, str, Callable[[Store, str], object]]] = [
     (analysis, "fit_laws", lambda store, sweep: analysis.law(store, sweep, FINAL)),
     (analysis, "fit_laws", lambda store, sweep: analysis.recommend(store, sweep, rank=4, lr=None)),
     (analysis, "compare_routes", lambda store, sweep: analysis.equivalence(store, sweep, FINAL, margin=0.02)),
-    (analysis, "collapse_scores", lambda store, sweep: analysis.collapse(store, sweep, FINAL)),
+    (analysis, "find_collapse", lambda store, sweep: analysis.collapse(store, sweep, FINAL)),
     (analysis, "compare_schedules", lambda store, sweep: analysis.schedules(store, sweep, FINAL, margin=0.1)),
     (curvature, "find_optima", curvature.read),
     (horizon, "laws_over_horizon", lambda store, sweep: horizon.horizon(store, sweep, FINAL)),
