@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -96,6 +97,8 @@ def api(
 ) -> None:
     """Serve the HTTP API alone."""
     require(*SERVER, by="lora-alpha api")
+    # Laws are many small matrices, of which numpy's threads wait for each other: read when numpy is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from command_line.serve import serve_api
 
     serve_api(host=host, port=port, with_dashboard=dashboard)

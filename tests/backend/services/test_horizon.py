@@ -20,6 +20,7 @@ from backend.store.engines import Store
 from backend.store.metrics import CurveWriter
 from backend.store.tables import RunRow
 from lora_alpha.analysis.cells import Cell
+from lora_alpha.errors import InvalidSpec
 from lora_alpha.request import SweepRequest
 from lora_alpha.wire.sweeps import Sweep
 
@@ -164,6 +165,24 @@ def test_the_horizon_can_be_cut_chosen_and_narrowed(client: Any, worker: Any) ->
     assert client.horizon(sweep.id, steps=[10, 30, 80]).steps == [25, 75]
     assert client.horizon(sweep.id, steps=[10]).steps == []
     assert client.horizon(sweep.id, at_step=60).at_step == 60
+
+
+def test_the_horizon_of_a_metric_that_is_to_be_high(client: Any) -> None:
+    """Accuracy is highest at α = 64 at any rank; the run's best so far is its highest."""
+    for rank in (1, 4, 16):
+        for alpha in (16.0, 32.0, 64.0, 128.0, 256.0):
+            run = client.ingest_run({"lr": 1e-4, "rank": rank, "alpha": alpha, "steps": 20})
+            high = 0.9 - 0.05 * math.log2(alpha / 64) ** 2
+            series = {"metric": "accuracy", "steps": [10, 15, 20], "values": [high, high / 2, high / 2]}
+            client.ingest_points(run.id, {"series": [series], "state": "finished"})
+    found = client.horizon(run.sweep_id, metric="accuracy", goal="max", objective="best")
+    assert (found.metric.name, found.metric.goal) == ("accuracy", "max")
+    (law,) = found.horizons
+    assert [point.step for point in law.points] == [10, 15, 20]
+    for point in law.points:
+        assert (point.exponent, point.coefficient) == (pytest.approx(0, abs=0.05), pytest.approx(64, rel=0.1))
+    with pytest.raises(InvalidSpec, match="step by step"):
+        client.horizon(run.sweep_id, metric="accuracy", goal="max", steps_to=0.5)
 
 
 def test_more_steps_than_are_worth_fitting_are_refused(http: Any, store: Store, settings: Settings) -> None:
