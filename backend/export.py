@@ -115,11 +115,13 @@ COLLAPSE: Columns = {
     **_alike("fit", "ceiling"),
     **_alike("score", "behind behind_low behind_high alike compatible num_compared num_alone"),
     **_alike("fit", "num_curves num_seeds num_diverged verdict"),
+    **SAID,
 }
 COLLAPSE_POINTS: Columns = {
     "sweep_id": "sweep.id",
     **_alike("score", "method lr_ratio coordinate"),
     **_alike("point", "rank lr alpha x loss level"),
+    **SAID,
 }
 
 # What makes a spreadsheet take a cell for a formula, full-width forms included.
@@ -138,7 +140,8 @@ class Asked:
     max_forgetting: float | None = None
 
 
-READ = ("runs", "cells", "optima", "law", "horizon")  # exports that depend on the reading
+# Exports that depend on the reading.
+READ = ("runs", "cells", "optima", "law", "collapse", "collapse_points", "horizon")
 Export = tuple[Sequence[str], Callable[[Store, Asked], Iterator[bytes]]]  # columns, and lines in blocks
 
 
@@ -294,13 +297,14 @@ def _horizon_rows(store: Store, asked: Asked) -> Iterator[Row]:
 
 def _collapse_rows(store: Store, asked: Asked) -> Iterator[Row]:
     for sweep, read in _reads(store, asked):
+        said = {"sweep": sweep, "metric": read.metric, "reading": asked.reading}
         for fit, scores in collapses(read.cells):
             for score in scores:
                 given = dict(zip(("alpha", "lr", "rank"), score.exponents, strict=False))
                 named = {name: {"value": value} for name, value in given.items()}
-                yield {"sweep": sweep, "fit": fit, "score": score, "exponents": named}
+                yield {**said, "fit": fit, "score": score, "exponents": named}
             if fit.lr is not None or fit.alpha is not None:
-                yield {"sweep": sweep, "fit": fit, "score": fit.fitted or _unfitted(fit), "exponents": fit}
+                yield {**said, "fit": fit, "score": fit.fitted or _unfitted(fit), "exponents": fit}
 
 
 def _unfitted(fit: CollapseFit) -> CollapseScore:

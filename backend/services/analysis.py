@@ -87,7 +87,7 @@ def collapse(store: Store, sweep_id: str, reading: Reading) -> Collapse:
 
 
 def collapses(found: Sequence[Cell]) -> list[tuple[CollapseFit, list[CollapseScore]]]:
-    """The collapse of each method, with the scores of its coordinates."""
+    """The collapse of each method and lr ratio of a sweep's cells."""
     constant = constant_alpha(found)
     methods = sorted({cell.method for cell in constant if cell.rank is not None})
     return [pair for method in methods for pair in find_collapse(constant, method=method)]

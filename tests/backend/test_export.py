@@ -154,14 +154,17 @@ def test_optima_and_law_equal_the_api(target: Any, client: Client, sweep: Sweep)
         assert int(row["num_censored"]) == law.num_censored
 
 
-@pytest.mark.parametrize("target", ["alpha", "lr"])
-def test_the_horizon_equals_the_api(target: Any, client: Client, sweep: Sweep) -> None:
-    horizons = client.horizon(sweep.id, target=target).horizons
-    rows = [row for row in table(client, "horizon", sweep.id) if row["target"] == target]
+def test_the_horizon_equals_the_api(client: Client, worker: Any) -> None:
+    axes = {"ranks": [1, 4, 16], "alphas": [16.0, 64.0, 256.0], "lrs": [1e-4, 2e-4, 4e-4], "seeds": [0, 1]}
+    sweep = client.create_sweep({"workload": "mlp", "steps": 100, **axes})
+    worker.work(points=3)
+    rows = table(client, "horizon", sweep.id)
+    horizons = [h for target in ("alpha", "lr") for h in client.horizon(sweep.id, target=target).horizons]
     points = [(horizon, point) for horizon in horizons for point in horizon.points]
     assert len(points) == len(rows) > 4
+    assert {row["metric"] for row in rows} == {"eval_loss"}
     for row, (horizon, point) in zip(rows, points, strict=True):
-        for name in ("method", "lr", "alpha", "lr_ratio"):
+        for name in ("method", "lr", "alpha", "lr_ratio", "target"):
             assert row[name] == text_cell(getattr(horizon, name))
         for name in set(PROMISED["horizon"].split(", ")[7:]) - {"reasons"}:
             assert row[name] == text_cell(getattr(point, name)), name

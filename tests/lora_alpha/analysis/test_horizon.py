@@ -23,7 +23,7 @@ from lora_alpha.training.schedules import lr_factor
 
 CONSTANT = Training("constant", warmup=0, steps=80)
 STEPS = (10, 20, 40, 80)
-RANKS = (1, 2, 4, 8, 16, 32, 64)
+RANKS = (1, 4, 16, 64)
 
 
 def cells(p: float, c: float = 64.0, *, noise: float = 0.01, reached: int = len(RANKS)) -> list[Cell]:
@@ -58,14 +58,14 @@ def test_planted_exponents_and_coefficients_come_back_at_each_step() -> None:
         assert point.exponent_low is not None
         assert point.exponent_high is not None
         assert point.exponent_low < point.exponent < point.exponent_high
-        assert (point.num_ranks, point.num_seeds, point.num_pending) == (7, 3, 0)
+        assert (point.num_ranks, point.num_seeds, point.num_pending) == (4, 3, 0)
         assert (point.decaying, point.warming) == (False, False)
     assert horizon.trend == "rises"
     assert (horizon.crosses_from, horizon.crosses_to) == (20, 40)
     assert "p rises with training" in horizon.verdict
     assert "√r is a crossing here" in horizon.verdict
     assert "At step 80 p = 1/2 lies outside" in horizon.verdict
-    assert "7 ranks, 3 seeds, constant η; of longer runs it says nothing" in horizon.verdict
+    assert "4 ranks, 3 seeds, constant η; of longer runs it says nothing" in horizon.verdict
 
 
 @pytest.mark.parametrize(
@@ -166,10 +166,10 @@ def test_points_of_the_warm_up_are_shown_but_nothing_is_concluded_from_them() ->
 
 
 def test_a_live_sweep_shows_the_horizon_that_it_has() -> None:
-    at = {10: cells(0.2), 20: cells(0.6, reached=4), 40: cells(0.8, reached=2)}
+    at = {10: cells(0.2), 20: cells(0.6, reached=3), 40: cells(0.8, reached=2)}
     (horizon,) = laws_over_horizon(at, CONSTANT)
-    assert [point.num_pending for point in horizon.points] == [0, 3 * 33, 5 * 33]
-    assert horizon.points[1].num_ranks == 4
+    assert [point.num_pending for point in horizon.points] == [0, 33, 2 * 33]
+    assert horizon.points[1].num_ranks == 3
     assert horizon.points[2].exponent is None
     assert horizon.points[2].reasons
     assert "at step 20" in horizon.verdict
