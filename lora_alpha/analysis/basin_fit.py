@@ -336,8 +336,8 @@ def _placed(
 def _peak(log: Array) -> Array:
     """The maximum over positions (axis 1), between them by a parabola: (H, K) for (H, M, K).
 
-    Where the curve breaks off beside its maximum it has the least of the bends there, or a cliff would be taken
-    for a narrow peak.
+    Where the curve breaks off beside its maximum it has the least of the bends there, or a cliff would be
+    taken for a narrow peak.
     """
     last = log.shape[1] - 2
     bends = np.zeros_like(log)

@@ -99,7 +99,8 @@ def _posterior(table: Array, curves: Sequence[Placed]) -> tuple[Array, Array]:
             common = depth[row] * (curve.basis.T @ values[:, 1:])
             missed = curve.mean - depth[row] * (curve.basis.T @ (values @ total))
             inner = own.T @ curve.precision @ own
-            inner += 1e-9 * np.diag(np.diag(inner))
+            sizes = np.diag(inner)
+            inner += 1e-9 * np.diag(np.maximum(sizes, 1e-12 * sizes.sum()))
             gain = np.linalg.solve(inner, own.T @ curve.precision)
             left = curve.precision - curve.precision @ own @ gain
             information += common.T @ left @ common
