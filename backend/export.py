@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import reduce
 from typing import Any, get_args
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from backend.services.analysis import collapses
-from backend.services.outcomes import Reading, read_sweep, sweep_cells
+from backend.services.horizon import horizon
+from backend.services.outcomes import Reading, SweepRead, read_sweep
 from backend.services.presenters import show_run
 from backend.store.engines import Store
 from backend.store.metrics import decimal_values, iter_history
@@ -87,6 +87,16 @@ LAW: Columns = {
     **_alike("law.fit", "bend bend_low bend_high"),
     **SAID,
 }
+HORIZON: Columns = {
+    "sweep_id": "sweep.id",
+    "workload": "sweep.workload",
+    **_alike("horizon", "method lr alpha lr_ratio target"),
+    **_alike("point", "step exponent exponent_low exponent_high"),
+    **_alike("point", "coefficient coefficient_low coefficient_high"),
+    **_alike("point", "num_ranks num_censored num_seeds num_diverged num_pending decaying warming"),
+    **_alike("point", "reasons verdict"),
+    **SAID,
+}
 PROBES: Columns = {
     "probe_id": "probe.id",
     **_alike("probe", "run_id step space"),
@@ -153,16 +163,15 @@ class Asked:
 
 
 # Exports that depend on the reading.
-READ = ("runs", "cells", "optima", "law", "collapse", "collapse_points", "rules", "advice")
-Export = tuple[Sequence[str], Callable[[Session, Asked], Iterator[bytes]]]  # columns, and lines in blocks
+READ = ("runs", "cells", "optima", "law", "collapse", "collapse_points", "rules", "advice", "horizon")
+Export = tuple[Sequence[str], Callable[[Store, Asked], Iterator[bytes]]]  # columns, and lines in blocks
 
 
 def csv_blocks(store: Store, kind: CsvKind, asked: Asked) -> Iterator[bytes]:
     """The export ``kind`` as UTF-8 blocks, header first; what is asked for must hold: see ``check``."""
     columns, blocks = EXPORTS[kind]
     yield _block([columns])
-    with store.read() as session:
-        yield from blocks(session, asked)
+    yield from blocks(store, asked)
 
 
 def check(store: Store, kind: CsvKind, asked: Asked) -> None:
@@ -172,12 +181,11 @@ def check(store: Store, kind: CsvKind, asked: Asked) -> None:
         NotFound: If a sweep does not exist.
         InvalidSpec: If a sweep has not recorded the metric, or it has no direction.
     """
-    with store.read() as session:
-        for sweep_id in asked.sweep_ids or ():
-            find_sweep(session, sweep_id)
-        if asked.reading.metric is not None and kind in READ:
-            for sweep_id in _named(session, asked):
-                read_sweep(session, sweep_id, asked.reading)
+    sweeps = _sweeps(store, asked)
+    if asked.reading.metric is not None and kind in READ:
+        with store.read() as session:
+            for sweep in sweeps:
+                read_sweep(session, sweep.id, asked.reading)
 
 
 def text_cell(value: Any) -> str:
@@ -208,14 +216,14 @@ def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
 
-def _in_blocks(columns: Columns, rows: Callable[[Session, Asked], Iterator[Row]]) -> Export:
+def _in_blocks(columns: Columns, rows: Callable[[Store, Asked], Iterator[Row]]) -> Export:
     paths = [path.split(".") for path in columns.values()]
 
     def line(row: Row) -> list[Any]:
         return [reduce(_part, fields, row[record]) for record, *fields in paths]
 
-    def blocks(session: Session, asked: Asked) -> Iterator[bytes]:
-        remaining = map(line, rows(session, asked))
+    def blocks(store: Store, asked: Asked) -> Iterator[bytes]:
+        remaining = map(line, rows(store, asked))
         while block := list(itertools.islice(remaining, BLOCK_ROWS)):
             yield _block(block)
 
@@ -229,57 +237,65 @@ def _part(record: Any, name: str) -> Any:
     return record.get(name) if isinstance(record, dict) else getattr(record, name)
 
 
-def _named(session: Session, asked: Asked) -> Sequence[str]:
-    """The ids themselves, or those of every sweep, oldest first."""
-    if asked.sweep_ids is not None:
-        return asked.sweep_ids
-    return session.scalars(select(SweepRow.id).order_by(SweepRow.created, SweepRow.id)).all()
+def _sweeps(store: Store, asked: Asked) -> list[SweepRow]:
+    """The sweeps that are named, or every sweep, oldest first."""
+    with store.read() as session:
+        if asked.sweep_ids is not None:
+            return [find_sweep(session, sweep_id) for sweep_id in asked.sweep_ids]
+        return list(session.scalars(select(SweepRow).order_by(SweepRow.created, SweepRow.id)))
 
 
-def _run_rows(session: Session, asked: Asked) -> Iterator[Row]:
-    for sweep_id in _named(session, asked):
-        tags = find_sweep(session, sweep_id).tags
-        read = read_sweep(session, sweep_id, asked.reading)
-        said = {"metric": read.metric, "reading": asked.reading}
-        query = select(RunRow).where(RunRow.sweep_id == sweep_id).order_by(RunRow.position)
-        for row in session.scalars(query, execution_options={"yield_per": BLOCK_ROWS}):
-            # A run that came in between is in the next export.
-            if (outcome := read.outcomes.get(row.id)) is not None:
-                yield {"run": show_run(row, tags), "outcome": outcome, **said}
+def _run_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    for sweep in _sweeps(store, asked):
+        query = select(RunRow).where(RunRow.sweep_id == sweep.id).order_by(RunRow.position)
+        with store.read() as session:
+            read = read_sweep(session, sweep.id, asked.reading)
+            said = {"metric": read.metric, "reading": asked.reading}
+            for row in session.scalars(query, execution_options={"yield_per": BLOCK_ROWS}):
+                # A run that came in between is in the next export.
+                if (outcome := read.outcomes.get(row.id)) is not None:
+                    yield {"run": show_run(row, sweep.tags), "outcome": outcome, **said}
 
 
-def _history_blocks(session: Session, asked: Asked) -> Iterator[bytes]:
+def _history_blocks(store: Store, asked: Asked) -> Iterator[bytes]:
     # Hundreds of thousands of rows: the start of the line is made once a chunk, the numbers are not quoted.
-    for sweep_id in _named(session, asked):
-        for run_id, metric, series in iter_history(session, [sweep_id]):
-            start = _block([(run_id, metric)]).decode().rstrip("\n")
-            values, steps, times = decimal_values(series.values), series.steps.tolist(), series.times.tolist()
-            lines = [
-                f"{start},{step},{time!r},{value!r}\n"
-                for step, time, value in zip(steps, times, values, strict=True)
-            ]
-            yield "".join(lines).encode()
+    for sweep in _sweeps(store, asked):
+        with store.read() as session:
+            for run_id, metric, series in iter_history(session, [sweep.id]):
+                start = _block([(run_id, metric)]).decode().rstrip("\n")
+                values, steps = decimal_values(series.values), series.steps.tolist()
+                lines = [
+                    f"{start},{step},{time!r},{value!r}\n"
+                    for step, time, value in zip(steps, series.times.tolist(), values, strict=True)
+                ]
+                yield "".join(lines).encode()
 
 
-def _cell_rows(session: Session, asked: Asked) -> Iterator[Row]:
-    for sweep_id in _named(session, asked):
-        sweep = find_sweep(session, sweep_id)
-        for cell in sweep_cells(session, sweep_id, asked.reading):
+def _reads(store: Store, asked: Asked) -> Iterator[tuple[SweepRow, SweepRead]]:
+    """Each sweep with its runs; the transaction is over before anything is computed from them."""
+    for sweep in _sweeps(store, asked):
+        with store.read() as session:
+            read = read_sweep(session, sweep.id, asked.reading)
+        yield sweep, read
+
+
+def _cell_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    for sweep, read in _reads(store, asked):
+        for cell in read.cells:
             yield {"sweep": sweep, "cell": cell, "metric": cell.metric, "reading": asked.reading}
 
 
-def _law_rows(session: Session, asked: Asked) -> Iterator[Row]:
-    for sweep_id in _named(session, asked):
-        sweep = find_sweep(session, sweep_id)
-        read = read_sweep(session, sweep_id, asked.reading)
+def _law_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    for sweep, read in _reads(store, asked):
+        cells = read.cells
         said = {"sweep": sweep, "metric": read.metric, "reading": asked.reading}
         for target in get_args(Target):
-            for law in fit_laws(read.cells, target=target):
-                yield {**said, "law": law, "cells": read.cells}
+            for law in fit_laws(cells, target=target):
+                yield {**said, "law": law, "cells": cells}
 
 
-def _optimum_rows(session: Session, asked: Asked) -> Iterator[Row]:
-    for row in _law_rows(session, asked):
+def _optimum_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    for row in _law_rows(store, asked):
         within = {}
         if asked.max_forgetting is not None and row["law"].target == "alpha":
             items = bounded_optima(row["cells"], max_forgetting=asked.max_forgetting)
@@ -289,10 +305,21 @@ def _optimum_rows(session: Session, asked: Asked) -> Iterator[Row]:
             yield {**row, "optimum": optimum, "bounded": within.get(key)}
 
 
-def _collapse_rows(session: Session, asked: Asked) -> Iterator[Row]:
-    for sweep_id in _named(session, asked):
-        read = read_sweep(session, sweep_id, asked.reading)
-        said = {"sweep": find_sweep(session, sweep_id), "metric": read.metric, "reading": asked.reading}
+def _horizon_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    """Of the metric itself, whatever ``steps_to`` says: a horizon is read step by step."""
+    reading = replace(asked.reading, steps_to=None)
+    for sweep in _sweeps(store, asked):
+        for target in get_args(Target):
+            found = horizon(store, sweep.id, reading, target=target)
+            said = {"sweep": sweep, "metric": found.metric, "reading": reading}
+            for law in found.horizons:
+                for point in law.points:
+                    yield {**said, "horizon": law, "point": point}
+
+
+def _collapse_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    for sweep, read in _reads(store, asked):
+        said = {"sweep": sweep, "metric": read.metric, "reading": asked.reading}
         for fit, scores in collapses(read.cells):
             for score in scores:
                 given = dict(zip(("alpha", "lr", "rank"), score.exponents, strict=False))
@@ -307,35 +334,34 @@ def _unfitted(fit: CollapseFit) -> CollapseScore:
     return CollapseScore(fit.method, "", None, 0, 0, (), lr_ratio=fit.lr_ratio)
 
 
-def _collapse_point_rows(session: Session, asked: Asked) -> Iterator[Row]:
-    for row in _collapse_rows(session, asked):
+def _collapse_point_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    for row in _collapse_rows(store, asked):
         for point in row["score"].points:
             yield {**row, "point": point}
 
 
-def _probe_rows(session: Session, asked: Asked) -> Iterator[Row]:
+def _probe_rows(store: Store, asked: Asked) -> Iterator[Row]:
     """One row a number; a probe without numbers gives one row that says why in ``error``."""
     query = select(ProbeRow).order_by(ProbeRow.created, ProbeRow.id)
     if asked.sweep_ids is not None:
         query = query.where(ProbeRow.sweep_id.in_(asked.sweep_ids))
-    for probe in session.scalars(query):
-        numbers = (probe.result or {}).get("rows", [])
-        none = {"kind": probe.kind, "error": probe.error or probe.state}
-        for number in numbers or [none]:
-            yield {"probe": probe, "number": number}
+    with store.read() as session:
+        for probe in session.scalars(query):
+            numbers = (probe.result or {}).get("rows", [])
+            none = {"kind": probe.kind, "error": probe.error or probe.state}
+            for number in numbers or [none]:
+                yield {"probe": probe, "number": number}
 
 
-def _rule_rows(session: Session, asked: Asked) -> Iterator[Row]:
-    for row in _law_rows(session, asked):
+def _rule_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    for row in _law_rows(store, asked):
         for cost in row["law"].rules:
             yield {**row, "cost": cost}
 
 
-def _advice_rows(session: Session, asked: Asked) -> Iterator[Row]:
+def _advice_rows(store: Store, asked: Asked) -> Iterator[Row]:
     """One row a curve; where there is no advice, ``reason`` says why."""
-    for sweep_id in _named(session, asked):
-        sweep = find_sweep(session, sweep_id)
-        read = read_sweep(session, sweep_id, asked.reading)
+    for sweep, read in _reads(store, asked):
         said = {"sweep": sweep, "metric": read.metric, "reading": asked.reading}
         found = constant_alpha(read.cells)
         laws = fit_laws(found)
@@ -360,6 +386,7 @@ EXPORTS: dict[CsvKind, Export] = {
     "probes": _in_blocks(PROBES, _probe_rows),
     "rules": _in_blocks(RULE_COSTS, _rule_rows),
     "advice": _in_blocks(ADVICE, _advice_rows),
+    "horizon": _in_blocks(HORIZON, _horizon_rows),
     "collapse": _in_blocks(COLLAPSE, _collapse_rows),
     "collapse_points": _in_blocks(COLLAPSE_POINTS, _collapse_point_rows),
 }

@@ -132,13 +132,13 @@ def floor_write() -> float:
 
 
 @contextmanager
-def service(home: Path) -> Iterator[Client]:
-    """The API alone, without workers, on a free port."""
+def service(home: Path, *, database: str = "") -> Iterator[Client]:
+    """The API alone, without workers, on a free port; on SQLite in ``home`` unless a database is named."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    environment = {**os.environ, "LORA_ALPHA_HOME": str(home)}
-    store = open_store(Settings(home=home).database)
+    environment = {**os.environ, "LORA_ALPHA_HOME": str(home), "LORA_ALPHA_DATABASE_URL": database}
+    store = open_store(database or Settings(home=home).database)
     store.migrate()
     store.close()
     process = subprocess.Popen([sys.executable, "-m", "command_line", "api", "--port", port], env=environment)

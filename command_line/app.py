@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -96,6 +97,8 @@ def api(
 ) -> None:
     """Serve the HTTP API alone."""
     require(*SERVER, by="lora-alpha api")
+    # Laws are many small matrices, of which numpy's threads wait for each other: read when numpy is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from command_line.serve import serve_api
 
     serve_api(host=host, port=port, with_dashboard=dashboard)
@@ -218,7 +221,7 @@ def probe(
 
 @app.command()
 def export(
-    kind: Annotated[str, typer.Argument(help="runs, history, cells, optima, law, probes or all.")],
+    kind: Annotated[str, typer.Argument(help="runs, history, cells, optima, law, probes, horizon or all.")],
     sweep: Annotated[str | None, typer.Option(help="Only this sweep.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="File, or folder for all; standard output unless given.")
@@ -285,6 +288,25 @@ def recommend(
         "max_forgetting": max_forgetting,
     }
     print_recommendation(api, sweep=sweep, rank=rank, lr=lr, trainer=trainer, **reading)
+
+
+@app.command()
+def horizon(
+    sweep: Annotated[str, typer.Argument(help="Id of a sweep.")],
+    steps: Annotated[
+        str | None, typer.Option(help="Read at the last evaluations up to these, as in 50..400 or 100,300.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Only the law at this learning rate.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print horizon.csv of the whole sweep instead.")] = False,
+    api: Api = DEFAULT_API,
+) -> None:
+    """Print how p and C of the law move with the step at which the runs are read."""
+    from command_line.remote import export_csv, print_horizon
+
+    if csv:
+        export_csv(api, kind="horizon", sweep=sweep, out=None)
+    else:
+        print_horizon(api, sweep=sweep, steps=steps, lr=lr)
 
 
 @app.command()

@@ -58,7 +58,7 @@ def print_law(laws: Laws, sweep: Sweep, console: Console) -> None:
     console.print(f"[dim]metric: {sweep.metric_label}[/dim]")
     for law in laws.laws:
         console.print(_optima_table(law))
-        console.print(_law_sentence(law))
+        console.print(_law_sentence(law, laws.steps))
         if law.rules:
             console.print(_rule_table(law))
     for line in [*laws.reasons, *laws.warnings]:
@@ -84,14 +84,14 @@ def _optima_table(law: Law) -> Table:
     return table
 
 
-def _law_sentence(law: Law) -> str:
+def _law_sentence(law: Law, steps: int | None) -> str:
     fit = law.fit
     if fit is None:
         return f"[yellow]{law.verdict}[/yellow]"
     exponent = _interval(fit.exponent_low, fit.exponent_high, digits=3)
     coefficient = _interval(fit.coefficient_low, fit.coefficient_high, digits=0)
     return (
-        f"α* = C·r^p with p = [bold]{fit.exponent:.3f}[/bold] (95 %: {exponent}), "
+        f"After {steps} steps α* = C·r^p with p = [bold]{fit.exponent:.3f}[/bold] (95 %: {exponent}), "
         f"C = [bold]{fit.coefficient:.0f}[/bold] (95 %: {coefficient})\n"
         f"from {law.num_ranks} ranks and {law.num_seeds} seeds; {law.num_censored} optima censored, "
         f"{law.num_diverged} runs diverged\n{law.verdict}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
+from rich.table import Table
 
 from command_line.progress import follow
 from command_line.training_fields import read_training
@@ -23,6 +24,7 @@ from lora_alpha.catalog.resolve import problems_from
 from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.importers.sweep_yaml import read_sweep_yaml
 from lora_alpha.request import SweepRequest
+from lora_alpha.wire.analysis import HorizonPoint
 from lora_alpha.wire.client import CSV_KINDS, Client
 
 
@@ -139,6 +141,44 @@ def download_adapter(api: str, *, run: str, out: Path) -> None:
 def connect(api: str) -> Client:
     """A client of the service at ``api``, with the token of the environment."""
     return Client(api, token=os.environ.get("LORA_ALPHA_TOKEN"))
+
+
+def print_horizon(api: str, *, sweep: str, steps: str | None, lr: float | None) -> None:
+    """Print p and C at each step as a table a law, with what they say.
+
+    Raises:
+        InvalidSpec: If ``steps`` cannot be read.
+    """
+    try:
+        chosen = parse_whole_axis(steps) if steps else None
+    except ValueError as error:
+        raise InvalidSpec([FieldProblem("steps", str(error))]) from None
+    with connect(api) as client:
+        found = client.horizon(sweep, steps=chosen, fixed=lr)
+    console = Console()
+    for horizon in found.horizons:
+        table = Table("step", "p", "95 %", "C", "95 %", "ranks", "censored", "seeds", "to come", "mind")
+        for point in horizon.points:
+            table.add_row(*_horizon_row(point))
+        console.print(f"{horizon.method}, η = {horizon.lr:g}")
+        console.print(table)
+        console.print(horizon.verdict)
+    for line in [*found.reasons, *found.warnings]:
+        console.print(f"[yellow]{line}[/yellow]")
+
+
+def _horizon_row(point: HorizonPoint) -> list[str]:
+    def of(name: str, form: str) -> list[str]:
+        value, low, high = (getattr(point, name + end) for end in ("", "_low", "_high"))
+        between = "" if low is None else f"{low:{form}} to {high:{form}}"
+        return ["–" if value is None else f"{value:{form}}", between]
+
+    told = [*point.reasons]
+    told += ["η decays: no law of shorter runs"] if point.decaying else []
+    told += ["η rises"] if point.warming else []
+    counts = (point.num_ranks, point.num_censored, point.num_seeds, point.num_pending)
+    fitted = [*of("exponent", ".2f"), *of("coefficient", ".4g")]
+    return [str(point.step), *fitted, *map(str, counts), "; ".join(told)]
 
 
 def probe(api: str, body: dict[str, Any]) -> int:

@@ -178,7 +178,7 @@ def axis_filters() -> tuple[Control, ...]:
         ("lrs", "lr", "η", float),
     )
     return tuple(
-        several(name, label, _axis_values(name, key), of_type=of_type) for name, key, label, of_type in axes
+        several(name, label, axis_values(name, key), of_type=of_type) for name, key, label, of_type in axes
     )
 
 
@@ -192,7 +192,9 @@ def run_filters(view: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _axis_values(name: str, key: str) -> Callable[[Subject], list[dict[str, str]]]:
+def axis_values(name: str, key: str) -> Callable[[Subject], list[dict[str, str]]]:
+    """The values of one axis of the sweep, explicit cells included; ``key`` is the axis's name in a cell."""
+
     def values(subject: Subject) -> list[dict[str, str]]:
         spec = subject.spec
         # A sweep of explicit cells alone still carries the workload's axes, which it does not train.

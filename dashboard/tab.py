@@ -70,6 +70,8 @@ class Tab:
         page: Name of the page it belongs to.
         name: In the page's address.
         title: As people read it.
+        beneath: The tab of the page under which it stands, open with that one and drawn by itself, so that
+            what is slow to compute holds up nothing above it; "": in the bar, with a panel of its own.
         controls: What can be chosen in it, with defaults.
         reads: Controls of other tabs of the page that it follows, too.
         parts: What ``draw`` fills, in its order.
@@ -85,6 +87,7 @@ class Tab:
     page: str
     name: str
     title: str
+    beneath: str = ""
     controls: tuple[Control, ...] = ()
     reads: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()

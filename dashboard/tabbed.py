@@ -66,6 +66,11 @@ class TabbedPage:
         assert not twice, f"two controls of page {self.name} share a name in its address: {twice}"
 
     @property
+    def in_bar(self) -> list[Tab]:
+        """The tabs that can be opened; others stand beneath one of them."""
+        return [tab for tab in self.tabs if not tab.beneath]
+
+    @property
     def controls(self) -> list[Control]:
         """Controls of all tabs."""
         return [control for tab in self.tabs for control in tab.controls]
@@ -89,7 +94,7 @@ def open_page(
     former = {control.name: control.was for control in page.controls if control.was}
     view = {**read_view(search, defaults, former), "sweep": sweep}
     view |= {c.name: c.read(view[c.name], defaults[c.name]) for c in page.controls}
-    if view["tab"] not in [tab.name for tab in page.tabs]:
+    if view["tab"] not in [tab.name for tab in page.in_bar]:
         view["tab"] = defaults["tab"]
     watched = page.watch(subject.client, sweep)
     kept = [
@@ -129,12 +134,17 @@ def register_page(app: Dash, client: Client, page: TabbedPage) -> None:
 
 def _body(page: TabbedPage, subject: Subject, view: View, watched: Watched) -> list[Component]:
     heads = [html.Div(content, id=ids.head(page.name, place)) for place, content in enumerate(watched.head)]
-    bar = dmc.TabsList([dmc.TabsTab(tab.title, value=tab.name) for tab in page.tabs], mb="md")
+    bar = dmc.TabsList([dmc.TabsTab(tab.title, value=tab.name) for tab in page.in_bar], mb="md")
     panels = [
         dmc.TabsPanel(
-            [dcc.Store(id=ids.drawn(page.name, tab.name)), _panel(tab, subject, view)], value=tab.name
+            [
+                part
+                for tab in (shown, *(other for other in page.tabs if other.beneath == shown.name))
+                for part in (dcc.Store(id=ids.drawn(page.name, tab.name)), _panel(tab, subject, view))
+            ],
+            value=shown.name,
         )
-        for tab in page.tabs
+        for shown in page.in_bar
     ]
     tabs = dmc.Tabs([bar, *panels], id=ids.control(page.name, "tab"), value=view["tab"], keepMounted=True)
     prints = dcc.Store(id=ids.drawn(page.name, "head"), data=[fingerprint(part) for part in watched.head])
@@ -254,7 +264,7 @@ def _register_drawing(app: Dash, client: Client, page: TabbedPage, tab: Tab) -> 
         State(drawn, "data"),
     )
     async def fill(pulse: str, view: dict[str, Any], theme_name: str | None, before: Any) -> Any:
-        if view["tab"] != tab.name:
+        if view["tab"] != (tab.beneath or tab.name):
             return (no_update,) * (1 + len(tab.parts))
         return await asyncio.to_thread(
             redraw, client, tab, page.read_by(tab, view), pulse, theme_name, before

@@ -21,7 +21,7 @@ Finite = Annotated[float, Query(allow_inf_nan=False)]
 Whole = Annotated[int, Query(ge=0, lt=2**31)]
 
 
-def _split(given: Any) -> Any:
+def split(given: Any) -> Any:
     """``?rank=1,4&rank=16`` and ``?rank=`` alike: items between commas, nothing for an empty one."""
     if not isinstance(given, list):
         return given
@@ -29,7 +29,7 @@ def _split(given: Any) -> Any:
 
 
 Ids = Annotated[
-    list[str] | None, BeforeValidator(_split), Query(description="One or several, separated by commas.")
+    list[str] | None, BeforeValidator(split), Query(description="One or several, separated by commas.")
 ]
 
 
@@ -73,12 +73,12 @@ def _reading(
 
 def _run_filters(
     sweep: Ids = None,
-    state: Annotated[list[RunState] | None, BeforeValidator(_split), Query()] = None,
-    method: Annotated[list[str] | None, BeforeValidator(_split), Query()] = None,
-    rank: Annotated[list[Whole] | None, BeforeValidator(_split), Query()] = None,
-    alpha: Annotated[list[Finite] | None, BeforeValidator(_split), Query()] = None,
-    lr: Annotated[list[Finite] | None, BeforeValidator(_split), Query()] = None,
-    seed: Annotated[list[Whole] | None, BeforeValidator(_split), Query()] = None,
+    state: Annotated[list[RunState] | None, BeforeValidator(split), Query()] = None,
+    method: Annotated[list[str] | None, BeforeValidator(split), Query()] = None,
+    rank: Annotated[list[Whole] | None, BeforeValidator(split), Query()] = None,
+    alpha: Annotated[list[Finite] | None, BeforeValidator(split), Query()] = None,
+    lr: Annotated[list[Finite] | None, BeforeValidator(split), Query()] = None,
+    seed: Annotated[list[Whole] | None, BeforeValidator(split), Query()] = None,
     diverged: bool | None = None,
     run: Ids = None,
 ) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _run_filters(
 BackendDep = Annotated[Backend, Depends(_backend)]
 ReadingDep = Annotated[Reading, Depends(_reading)]
 RunFilters = Annotated[dict[str, Any], Depends(_run_filters)]
-SweepStates = Annotated[list[SweepState] | None, BeforeValidator(_split), Query()]
+SweepStates = Annotated[list[SweepState] | None, BeforeValidator(split), Query()]
 Bound = Annotated[float, Query(allow_inf_nan=False, description="Largest mean forgetting that is allowed.")]
 Cursor = Annotated[
     str | None,

@@ -6,11 +6,11 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Query, Response
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from backend.problems import all_problems
-from backend.routes.deps import BackendDep, Bound, Cursor, Limit, ReadingDep, SweepStates
-from backend.services import analysis, steering, sweeps
+from backend.routes.deps import BackendDep, Bound, Cursor, Finite, Limit, ReadingDep, SweepStates, split
+from backend.services import analysis, horizon, steering, sweeps
 from backend.services.sweep_metrics import list_sweep_metrics
 from lora_alpha.request import SweepRequest
 from lora_alpha.wire.analysis import (
@@ -19,6 +19,7 @@ from lora_alpha.wire.analysis import (
     Cells,
     Collapse,
     Equivalences,
+    Horizons,
     Laws,
     Schedules,
     SweepMetrics,
@@ -30,6 +31,8 @@ router = APIRouter(prefix="/sweeps", tags=["sweeps"])
 
 # One message wakes one worker, which then drains the queue; the reconciler rings for whoever is missed.
 MAX_RINGS = 8
+MAX_ASKED = 64  # steps of one horizon: a law is fitted at each
+Step = Annotated[int, Query(ge=1, le=2**53)]
 
 # A form that is being typed into is invalid most of the time: the plan answers 200 with the problems.
 AnyBody = Annotated[dict[str, Any], Body(description="A sweep request; problems come back in `errors`.")]
@@ -122,6 +125,25 @@ def cells(sweep_id: str, backend: BackendDep, reading: ReadingDep) -> Cells:
 def law(sweep_id: str, backend: BackendDep, reading: ReadingDep, target: Target = "alpha") -> Laws:
     """The best α (or lr) of every rank and the law through them."""
     return analysis.law(backend.store, sweep_id, reading, target=target)
+
+
+@router.get("/{sweep_id}/horizon")
+def law_over_horizon(
+    sweep_id: str,
+    backend: BackendDep,
+    reading: ReadingDep,
+    target: Target = "alpha",
+    steps: Annotated[
+        list[Step] | None,
+        BeforeValidator(split),
+        Query(max_length=MAX_ASKED, description="Read at the last evaluations up to these."),
+    ] = None,
+    fixed: Annotated[
+        Finite | None, Query(description="Only laws at this lr; at this α with target lr.")
+    ] = None,
+) -> Horizons:
+    """The law's p and C against the step at which the runs are read."""
+    return horizon.horizon(backend.store, sweep_id, reading, target=target, steps=steps or [], fixed=fixed)
 
 
 @router.get("/{sweep_id}/metrics")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
@@ -14,13 +16,14 @@ from backend.services.outcomes import Reading, sweep_cells
 from backend.services.packs import add_runs, fleet_of
 from backend.settings import Settings
 from backend.store.engines import Store
-from backend.store.sweeps import existing_configurations, run_counts
+from backend.store.sweeps import existing_configurations, find_sweep, run_counts
 from backend.store.tables import RunRow, SweepRow
 from lora_alpha.analysis.cells import Cell
 from lora_alpha.analysis.refine import REACH, coarse_grid, next_alphas
 from lora_alpha.catalog.resolve import MAX_RUNS
 from lora_alpha.methods import METHODS
 from lora_alpha.spec import Configuration, RunSpec, SweepSpec, name_runs
+from lora_alpha.wire.sweeps import RunCounts
 
 LOG = logging.getLogger("lora_alpha.adaptive")
 
@@ -57,15 +60,33 @@ def refine_due(store: Store, settings: Settings, *, now: float) -> int:
     return refined
 
 
+@dataclass(frozen=True)
+class _Search:
+    """A search as it was read: its sweep's spec, its runs by state, their configurations and cells."""
+
+    spec: dict[str, Any]
+    counts: RunCounts
+    have: set[str]
+    cells: Sequence[Cell]
+
+
 def _refine(store: Store, settings: Settings, sweep_id: str, *, now: float) -> bool:
-    """Queue the next runs of a search, or note that it needs no more: then it can be finished."""
+    """Queue the next runs of a search, or note that it needs no more: then it can be finished.
+
+    What it needs is computed before the write transaction, which would hold up the workers' writes. Where
+    the search was changed in between, nothing is decided: the next look at it will.
+    """
+    with store.read() as session:
+        search = _read(session, sweep_id)
+    runs = _next_runs(search)
     with open_change(store, now=now) as change:
         session = change.session
         sweep = change.sweep(sweep_id)
         counts = run_counts(session, [sweep_id])[sweep_id]
         if not sweep.refinement_due or sweep.intent != "run" or counts.queued or counts.running:
             return False  # somebody else was faster
-        runs = _next_runs(session, sweep)
+        if counts != search.counts or sweep.spec != search.spec:
+            return False
         if runs:
             fleet = fleet_of(session, expected=settings.fleet, now=now)
             add_runs(session, sweep, runs, fleet=fleet, max_attempts=settings.max_attempts, now=now)
@@ -74,18 +95,28 @@ def _refine(store: Store, settings: Settings, sweep_id: str, *, now: float) -> b
         return bool(runs)
 
 
-def _next_runs(session: Session, sweep: SweepRow) -> list[RunSpec]:
+def _read(session: Session, sweep_id: str) -> _Search:
+    # The counts first: whatever changes while the rest is read makes them other than those under the lock.
+    counts = run_counts(session, [sweep_id])[sweep_id]
+    return _Search(
+        spec=find_sweep(session, sweep_id).spec,
+        counts=counts,
+        have=existing_configurations(session, sweep_id),
+        cells=sweep_cells(session, sweep_id, Reading()),
+    )
+
+
+def _next_runs(search: _Search) -> list[RunSpec]:
     """What the search still needs, nothing where that would be more runs than a sweep may have."""
-    spec = SweepSpec.model_validate(sweep.spec)
-    have = existing_configurations(session, sweep.id)
+    spec = SweepSpec.model_validate(search.spec)
     missing = [
         configuration
-        for configuration in _wanted(spec, sweep_cells(session, sweep.id, Reading()))
-        if configuration.model_dump_json() not in have
+        for configuration in _wanted(spec, search.cells)
+        if configuration.model_dump_json() not in search.have
     ]
-    if len(have) + len(missing) > MAX_RUNS:
+    if len(search.have) + len(missing) > MAX_RUNS:
         return []
-    known = [Configuration.model_validate_json(text) for text in sorted(have)]
+    known = [Configuration.model_validate_json(text) for text in sorted(search.have)]
     return name_runs(spec.train, [*known, *missing])[len(known) :]
 
 

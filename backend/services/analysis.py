@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backend.services.outcomes import Reading, SweepRead, read_sweep
+from backend.services.horizon import training_of
+from backend.services.outcomes import Reading, SweepRead, read_sweep, said
 from backend.services.presenters import spec_warnings
 from backend.store.engines import Store
 from backend.store.sweeps import INGESTED, find_sweep
@@ -41,6 +42,7 @@ def law(store: Store, sweep_id: str, reading: Reading, *, target: Target = "alph
         read = read_sweep(session, sweep_id, reading)
         found = read.cells
         warnings = [*_warnings(sweep.spec, reading), *_moving(found)]
+        steps = training_of(sweep.spec).steps
     laws = fit_laws(found, target=target)
     return Laws(
         **_said(sweep_id, reading, read),
@@ -48,6 +50,7 @@ def law(store: Store, sweep_id: str, reading: Reading, *, target: Target = "alph
         warnings=warnings,
         reasons=no_law_reasons(found, laws, target=target),
         rules=list(RULES) if target == "alpha" else [],
+        steps=steps if reading.at_step is None else reading.at_step,
     )
 
 
@@ -152,14 +155,7 @@ def recommend(
 
 def _said(sweep_id: str, reading: Reading, read: SweepRead) -> dict[str, Any]:
     """How the runs were read: the fields that every answer has."""
-    return {
-        "sweep_id": sweep_id,
-        "objective": reading.objective,
-        "at_step": reading.at_step,
-        "steps_to": reading.steps_to,
-        "metric": read.metric,
-        "notes": list(read.notes),
-    }
+    return said(sweep_id, reading, metric=read.metric, notes=read.notes)
 
 
 def sweep_recipe(spec: Mapping[str, Any]) -> Recipe:
@@ -167,16 +163,9 @@ def sweep_recipe(spec: Mapping[str, Any]) -> Recipe:
     return recipe_of(None if spec.get("source") == INGESTED else spec["train"])
 
 
-def _warnings(spec: dict[str, object], reading: Reading) -> list[str]:
+def _warnings(spec: dict[str, Any], reading: Reading) -> list[str]:
     warnings = spec_warnings(spec)
-    train = spec.get("train")
-    decays = isinstance(train, dict) and train.get("lr_schedule") == "cosine"
-    if (
-        reading.at_step is not None
-        and decays
-        and isinstance(train, dict)
-        and reading.at_step < train["steps"]
-    ):
+    if reading.at_step is not None and training_of(spec).decaying(reading.at_step):
         warnings.append(
             f"Read at step {reading.at_step} of a decaying schedule: "
             f"that is not a run of {reading.at_step} steps."

@@ -14,8 +14,8 @@ from backend.services.outcomes import Reading, sweep_cells
 from backend.store.engines import Store
 from backend.store.sweeps import find_sweep
 from backend.store.tables import ProbeRow
-from lora_alpha.analysis.cells import constant_alpha
-from lora_alpha.analysis.optimum import Optimum, find_optima
+from lora_alpha.analysis.cells import Cell, constant_alpha
+from lora_alpha.analysis.optimum import find_optima
 from lora_alpha.analysis.sharpness import (
     Sharpness,
     rate_exponent,
@@ -36,14 +36,15 @@ def read(store: Store, sweep_id: str | None) -> Curvature:
     """
     # Probes at fresh points belong to no sweep.
     query = select(ProbeRow).where(ProbeRow.sweep_id == sweep_id).order_by(ProbeRow.created, ProbeRow.id)
-    optima: list[Optimum] = []
+    cells: list[Cell] = []
     with store.read() as session:
         if sweep_id is not None:
             find_sweep(session, sweep_id)
-            optima = find_optima(constant_alpha(sweep_cells(session, sweep_id, Reading())), target="lr")
+            cells = constant_alpha(sweep_cells(session, sweep_id, Reading()))
         rows = list(session.scalars(query.limit(MAX_PROBES)))
         states = Counter(row.state for row in rows)
         found = [item for row in rows if row.state == "finished" for item in _sharpness(row)]
+    optima = find_optima(cells, target="lr")
     rates = rates_at_sharpness(found, optima)
     return Curvature(
         sweep_id=sweep_id,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.services.readings import Value, read_values
 from backend.services.sweep_metrics import choose_metric
-from backend.store.sweeps import find_sweep
-from backend.store.tables import RunRow
+from backend.store.sweeps import AnyRun, find_sweep, read_runs
 from lora_alpha.analysis.cells import CONSTANT, Cell, RunOutcome, Status, make_cells
 from lora_alpha.metrics import FORGETTING, Goal, Metric
 from lora_alpha.spec import AlphaSchedule, Objective
@@ -73,7 +72,7 @@ def read_sweep(session: Session, sweep_id: str, reading: Reading) -> SweepRead:
         InvalidSpec: If the metric was recorded by none of its runs though others were, or has no direction.
     """
     sweep = find_sweep(session, sweep_id)
-    rows = list(session.scalars(select(RunRow).where(RunRow.sweep_id == sweep_id).order_by(RunRow.position)))
+    rows = read_runs(session, sweep_id)
     chosen = choose_metric(session, sweep, rows, name=reading.metric, goal=reading.goal)
     metric = chosen.metric
     values = read_values(
@@ -85,11 +84,23 @@ def read_sweep(session: Session, sweep_id: str, reading: Reading) -> SweepRead:
         steps_to=reading.steps_to,
     )
     forgetting = _forgetting(session, rows, reading)
-    outcomes = {row.id: _outcome(row, values.get(row.id), reading, forgetting.get(row.id)) for row in rows}
+    outcomes = {row.id: outcome(row, values.get(row.id), reading, forgetting.get(row.id)) for row in rows}
     if reading.steps_to is not None:
         sign = "≤" if metric.goal == "min" else "≥"
         metric = Metric(f"steps to {metric.name} {sign} {reading.steps_to:g}", unit="steps", has_zero=True)
     return SweepRead(metric, chosen.notes, outcomes)
+
+
+def said(sweep_id: str, reading: Reading, *, metric: Metric, notes: Sequence[str]) -> dict[str, Any]:
+    """How the runs were read: the fields that every answer has."""
+    return {
+        "sweep_id": sweep_id,
+        "objective": reading.objective,
+        "at_step": reading.at_step,
+        "steps_to": reading.steps_to,
+        "metric": metric,
+        "notes": list(notes),
+    }
 
 
 def sweep_cells(session: Session, sweep_id: str, reading: Reading) -> list[Cell]:
@@ -97,7 +108,7 @@ def sweep_cells(session: Session, sweep_id: str, reading: Reading) -> list[Cell]
     return read_sweep(session, sweep_id, reading).cells
 
 
-def schedule_label(row: RunRow) -> str:
+def schedule_label(row: AnyRun) -> str:
     """How the run's α moves, ``constant`` where it does not."""
     given = row.configuration.get("alpha_schedule")
     if not given or given["kind"] == CONSTANT:
@@ -105,7 +116,10 @@ def schedule_label(row: RunRow) -> str:
     return AlphaSchedule.model_validate(given).label
 
 
-def _outcome(row: RunRow, value: Value | None, reading: Reading, forgetting: float | None) -> RunOutcome:
+def outcome(
+    row: AnyRun, value: Value | None, reading: Reading, forgetting: float | None = None
+) -> RunOutcome:
+    """What the analysis is told of a run of which ``value`` was read."""
     status, diverged = _how_it_went(row, value, reading)
     return RunOutcome(
         method=row.method,
@@ -123,13 +137,13 @@ def _outcome(row: RunRow, value: Value | None, reading: Reading, forgetting: flo
     )
 
 
-def _how_it_went(row: RunRow, value: Value | None, reading: Reading) -> tuple[Status, bool]:
+def _how_it_went(row: AnyRun, value: Value | None, reading: Reading) -> tuple[Status, bool]:
     """Status and divergence when it is read: a run may count before its end, or before it diverged."""
     number = None if value is None else value.number
     if reading.steps_to is not None and number is not None:
         return "finished", False
-    if reading.at_step is not None and number is not None:
-        return "finished", row.diverged and row.step <= reading.at_step
+    if reading.at_step is not None:
+        return _how_it_went_until(row, value, reading.at_step)
     status = STATUS[row.state]
     diverged = row.diverged or (status == "finished" and value is not None and value.lost)
     if status != "finished" or number is not None or diverged:
@@ -137,7 +151,16 @@ def _how_it_went(row: RunRow, value: Value | None, reading: Reading) -> tuple[St
     return ("unreached" if reading.steps_to is not None and value is not None else "unrecorded"), False
 
 
-def _forgetting(session: Session, rows: Sequence[RunRow], reading: Reading) -> dict[str, float]:
+def _how_it_went_until(row: AnyRun, value: Value | None, step: int) -> tuple[Status, bool]:
+    """The same at a step: pending if it has yet to come there, not diverged if it did so later."""
+    come = value is not None and (value.number is not None or value.lost)
+    diverged = (value is not None and value.lost) or (row.diverged and row.step <= step)
+    status = "finished" if come else STATUS[row.state]
+    # One that ended without coming there never will.
+    return ("unrecorded" if status == "finished" and not come and not diverged else status), diverged
+
+
+def _forgetting(session: Session, rows: Sequence[AnyRun], reading: Reading) -> dict[str, float]:
     """At the step that is read, else at the end."""
     if reading.at_step is None:
         return {row.id: row.forgetting for row in rows if row.forgetting is not None}

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from backend.services.sweep_metrics import is_number, loss_of
 from backend.store.metrics import Series, decimal_values, read_metric
-from backend.store.tables import RunRow
+from backend.store.sweeps import AnyRun
 from lora_alpha.metrics import EVAL_LOSS, FORGETTING, Metric
 from lora_alpha.spec import Objective
 
@@ -32,7 +32,7 @@ class Value:
 
 def read_values(
     session: Session,
-    rows: Sequence[RunRow],
+    rows: Sequence[AnyRun],
     metric: Metric,
     *,
     objective: Objective = "final",
@@ -58,7 +58,34 @@ def read_values(
             for run_id, part in series.items()
         }
     assert at_step is not None
-    return _decimals({run_id: _until(part, metric, objective, at_step) for run_id, part in series.items()})
+    return {run_id: values[0] for run_id, values in values_at(series, [at_step], metric, objective).items()}
+
+
+def values_at(
+    series: Mapping[str, Series], steps: Sequence[int], metric: Metric, objective: Objective = "final"
+) -> dict[str, list[Value]]:
+    """Of each run the last or the best value up to each of ``steps``: none where its curve ends before."""
+    flat, places = [np.empty(0, np.float32)], {}
+    for run_id, part in series.items():
+        until = np.searchsorted(part.steps, steps, side="right")
+        places[run_id] = (until > 0) & (np.asarray(steps) <= part.steps[-1])
+        chosen = part.values if objective == "final" else _best_so_far(part.values, metric)
+        flat.append(np.where(places[run_id], chosen[until - 1], np.nan).astype(np.float32))
+    numbers = iter(decimal_values(np.concatenate(flat)))
+    return {
+        run_id: [_value(number, come=come) for come, number in zip(there.tolist(), numbers, strict=False)]
+        for run_id, there in places.items()
+    }
+
+
+def _best_so_far(values: NDArray[np.float32], metric: Metric) -> NDArray[np.float64]:
+    """The best value up to each place; where a value is not finite, the run is lost whatever came before."""
+    best = metric.sign * np.fmin.accumulate(np.where(np.isfinite(values), metric.sign * values, np.nan))
+    return np.where(np.isfinite(values), best, np.nan)
+
+
+def _value(number: float, *, come: bool) -> Value:
+    return Value(number) if math.isfinite(number) else Value(None, lost=come)
 
 
 def steps_until(
@@ -93,7 +120,7 @@ def steps_until(
 
 
 def _at_the_end(
-    session: Session, rows: Sequence[RunRow], metric: Metric, objective: Objective
+    session: Session, rows: Sequence[AnyRun], metric: Metric, objective: Objective
 ) -> dict[str, Value]:
     """Of finished runs: from columns where the loss has them, else from the curve, else from the summary."""
     ended = [row for row in rows if row.state == "finished"]
@@ -112,7 +139,7 @@ def _at_the_end(
     return values
 
 
-def _summary(row: RunRow, name: str) -> float | None:
+def _summary(row: AnyRun, name: str) -> float | None:
     """A metric of which a run has no curve."""
     if is_number(row.summary.get(name)):
         return float(row.summary[name])
@@ -121,21 +148,12 @@ def _summary(row: RunRow, name: str) -> float | None:
     return row.final_loss if name == loss_of(row) else None
 
 
-def _until(part: Series, metric: Metric, objective: Objective, at_step: int | None = None) -> float | None:
-    """The last or best value up to ``at_step``: NaN if the last is not finite, None if none is so late."""
-    values = part.values
-    if at_step is not None:
-        if part.steps[-1] < at_step:
-            return None
-        values = values[: int(np.searchsorted(part.steps, at_step, side="right"))]
+def _until(part: Series, metric: Metric, objective: Objective) -> float | None:
+    """The last or the best value: NaN if the last is not finite."""
+    values = part.values if objective == "final" else _best_so_far(part.values, metric)
     if not len(values):
         return None
-    if not np.isfinite(values[-1]):
-        return math.nan
-    if objective == "best":
-        finite = values[np.isfinite(values)]
-        return float(finite[np.argmin(metric.sign * finite)])
-    return float(values[-1])
+    return float(values[-1]) if np.isfinite(values[-1]) else math.nan
 
 
 def _decimals(found: Mapping[str, float | None]) -> dict[str, Value]:

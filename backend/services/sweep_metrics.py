@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backend.store.engines import Store
 from backend.store.metrics import list_metrics
-from backend.store.sweeps import INGESTED, find_sweep
-from backend.store.tables import RunRow, SweepRow
+from backend.store.sweeps import INGESTED, AnyRun, find_sweep, read_runs
+from backend.store.tables import SweepRow
 from lora_alpha.catalog import WORKLOADS
 from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.metrics import EVAL_LOSS, FORGETTING, Goal, Metric, describe
@@ -36,7 +35,7 @@ def list_sweep_metrics(store: Store, sweep_id: str) -> SweepMetrics:
     """``GET /sweeps/{id}/metrics``."""
     with store.read() as session:
         sweep = find_sweep(session, sweep_id)
-        rows = list(session.scalars(select(RunRow).where(RunRow.sweep_id == sweep_id)))
+        rows = read_runs(session, sweep_id)
         chosen = choose_metric(session, sweep, rows)
         found, unclear = meanings(sweep, recorded_names(session, rows))
     others = [metric for metric in found if metric.name != chosen.metric.name]
@@ -48,7 +47,7 @@ def list_sweep_metrics(store: Store, sweep_id: str) -> SweepMetrics:
 def choose_metric(
     session: Session,
     sweep: SweepRow,
-    rows: Sequence[RunRow],
+    rows: Sequence[AnyRun],
     *,
     name: str | None = None,
     goal: Goal | None = None,
@@ -78,7 +77,7 @@ def choose_metric(
     return Chosen(metric, tuple(notes))
 
 
-def recorded_names(session: Session, rows: Sequence[RunRow]) -> list[str]:
+def recorded_names(session: Session, rows: Sequence[AnyRun]) -> list[str]:
     """Every metric that a run has a curve or a last value of, sorted."""
     names = set(list_metrics(session, [row.id for row in rows]))
     for row in rows:
@@ -104,7 +103,7 @@ def declared_metrics(sweep: SweepRow) -> tuple[Metric, ...]:
     return WORKLOADS[sweep.workload].metrics if sweep.workload in WORKLOADS else ()
 
 
-def loss_of(row: RunRow) -> str:
+def loss_of(row: AnyRun) -> str:
     """The metric that ``final_loss`` and ``best_loss`` of a run are of."""
     name: str = row.configuration.get(LOSS_OF, EVAL_LOSS.name)
     return name
@@ -115,7 +114,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _default(session: Session, sweep: SweepRow, rows: Sequence[RunRow]) -> str:
+def _default(session: Session, sweep: SweepRow, rows: Sequence[AnyRun]) -> str:
     """Runs trained here have a held-out loss; others what they have: any loss, else what has a direction."""
     losses = {loss_of(row) for row in rows if row.final_loss is not None}
     if sweep.spec.get("source") != INGESTED or EVAL_LOSS.name in losses:

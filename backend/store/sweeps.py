@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from backend.store.tables import RunRow, SweepRow, WorkerRow
@@ -14,6 +15,15 @@ from lora_alpha.wire.sweeps import RunCounts
 
 # ``spec["source"]`` of a sweep whose runs are trained elsewhere.
 INGESTED = "ingest"
+
+
+# What the analysis reads of a run: a row of these columns is as good as a ``RunRow``, at half the cost.
+COLUMNS = (
+    *(RunRow.id, RunRow.state, RunRow.diverged, RunRow.step, RunRow.configuration, RunRow.summary),
+    *(RunRow.method, RunRow.rank, RunRow.alpha, RunRow.scale, RunRow.lr, RunRow.seed),
+    *(RunRow.final_loss, RunRow.best_loss, RunRow.forgetting),
+)
+AnyRun = RunRow | Row[Any]
 
 
 def find_sweep(session: Session, sweep_id: str) -> SweepRow:
@@ -47,6 +57,13 @@ def find_run(session: Session, run_id: str) -> RunRow:
     if row is None:
         raise NotFound(f"there is no run {run_id!r}")
     return row
+
+
+def read_runs(session: Session, sweep_id: str) -> Sequence[Row[Any]]:
+    """The ``COLUMNS`` of a sweep's runs, in its order."""
+    return session.execute(
+        select(*COLUMNS).where(RunRow.sweep_id == sweep_id).order_by(RunRow.position)
+    ).all()
 
 
 def runs_in_state(session: Session, sweep_id: str, states: Sequence[str]) -> list[RunRow]:

@@ -83,22 +83,23 @@ def register(app: Dash, client: Client) -> None:
 
 def _draw(client: Client, sweeps: list[str], theme_name: str) -> Any:
     colours = theme(theme_name)
-    laws: list[tuple[str, Law]] = []
+    laws: list[tuple[str, int | None, Law]] = []
     rules: list[Rule] = []
     try:
         for sweep_id in sweeps:
             name, found = client.sweep(sweep_id).name, client.law(sweep_id)
             name += "" if found.metric.name == EVAL_LOSS.name else f", by {found.metric.name}"
-            laws += [(name, law) for law in found.laws]
+            laws += [(name, found.steps, law) for law in found.laws]
             rules = found.rules
     except LoraAlphaError as error:
         return empty(colours, "No data."), note("The service does not answer", str(error), colour="red")
-    drawn, names = [law for _, law in laws], [name for name, _ in laws]
+    drawn, names = [law for *_, law in laws], [name for name, *_ in laws]
     figure = law_figure(drawn, colours, rules=rules, names=names)
     headings = [
         "sweep",
         "method",
         "η",
+        "steps",
         "p",
         "95 %",
         "C",
@@ -109,19 +110,18 @@ def _draw(client: Client, sweeps: list[str], theme_name: str) -> Any:
         "diverged",
         "verdict",
     ]
-    return figure, table(headings, [_row(name, law) for name, law in laws])
+    return figure, table(headings, [_row(*law) for law in laws])
 
 
-def _row(name: str, law: Law) -> list[Any]:
+def _row(name: str, steps: int | None, law: Law) -> list[Any]:
     fit = law.fit
     verdict = dmc.Text(law.verdict, size="sm", style={"whiteSpace": "normal", "minWidth": 260})
     tail = [str(law.num_ranks), str(law.num_seeds), str(law.num_censored), str(law.num_diverged), verdict]
+    known = [name, law.method, number(law.lr), "–" if steps is None else f"{steps:,}"]
     if fit is None:
-        return [name, law.method, number(law.lr), "–", "", "–", "", *tail]
+        return [*known, "–", "", "–", "", *tail]
     return [
-        name,
-        law.method,
-        number(law.lr),
+        *known,
         f"{fit.exponent:.2f}",
         interval(fit.exponent_low, fit.exponent_high, digits=2),
         f"{fit.coefficient:.0f}",

@@ -10,6 +10,7 @@ from dashboard.tabs import (
     equivalence,
     exports,
     extremes,
+    horizon,
     law,
     layers,
     notes,
@@ -23,7 +24,16 @@ from dashboard.tabs import (
 )
 
 TABS: tuple[Tab, ...] = (
-    *(convergence.TAB, alpha_eta.TAB, law.TAB, equivalence.TAB, runs.TAB, exports.TAB, notes.TAB),
+    *(
+        convergence.TAB,
+        alpha_eta.TAB,
+        law.TAB,
+        horizon.TAB,
+        equivalence.TAB,
+        runs.TAB,
+        exports.TAB,
+        notes.TAB,
+    ),
     *(steps.TAB, routes.TAB, layers.TAB, schedules.TAB),
     *(extremes.TAB, suppression.TAB, density.TAB, rates.TAB, probes.TAB),
 )

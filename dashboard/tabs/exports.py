@@ -16,6 +16,7 @@ EXPORTS = (
     ("cells", "Seeds taken together: n, mean, std, 95 % interval, diverged, failed."),
     ("optima", "Best α (and η) of every rank, with interval, basin and censoring."),
     ("law", "Fitted exponents and coefficients with intervals and counts."),
+    ("horizon", "The law read at earlier steps: p and C with intervals against the step."),
     ("probes", "Hessian probes: eigenvalues, densities, traces."),
     ("rules", "What common rules for α cost at every rank, measured and estimated."),
     ("advice", "The α to train with at every swept rank and learning rate, and what it rests on."),

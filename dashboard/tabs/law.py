@@ -94,7 +94,8 @@ def _law_text(laws: Laws) -> list[Component]:
             equation = f"α* = {fit.coefficient:.0f} · r^{fit.exponent:.2f}"
             if law.target == "lr":
                 equation = f"η* = {number(fit.coefficient)} · r^{fit.exponent:.2f}"
-            parts.append(dmc.Text(f"{head}{equation}", fw=700, className="verdict"))
+            after = "" if laws.steps is None else f" after {laws.steps:,} steps"
+            parts.append(dmc.Text(f"{head}{equation}{after}", fw=700, className="verdict"))
         parts.append(dmc.Text(law.verdict, size="sm"))
         parts += [dmc.Text(caveat, size="sm", c="dimmed") for caveat in law.caveats]
         counted = (

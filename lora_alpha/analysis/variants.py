@@ -105,7 +105,7 @@ def _posterior(table: Array, curves: Sequence[Placed]) -> tuple[Array, Array, Ar
             parts.append((gain, common, missed))
         if not np.isfinite(information).all():
             return np.zeros(num), np.full(num, SIZE), np.eye(num)
-        updated = np.linalg.solve(information, target)
+        updated = np.linalg.pinv(information, hermitian=True) @ target
         for row, (gain, common, missed) in enumerate(parts):
             step = gain @ (missed - common @ (updated - weights))
             depth[row] = float(np.clip(depth[row] + step[0], depth[row] / 2, 2 * depth[row]))

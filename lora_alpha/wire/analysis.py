@@ -16,6 +16,7 @@ from lora_alpha.analysis.bounded import BoundedOptimum
 from lora_alpha.analysis.cells import Cell
 from lora_alpha.analysis.collapse import COORDINATES, CollapseFit, CollapseScore, Exponent
 from lora_alpha.analysis.equivalence import Equivalence, Verdict
+from lora_alpha.analysis.horizon import Horizon, HorizonPoint
 from lora_alpha.analysis.intervals import MARGIN
 from lora_alpha.analysis.law import Law
 from lora_alpha.analysis.optimum import WITHIN_BASIN, Optimum, Target
@@ -42,6 +43,9 @@ __all__ = [
     "Equivalence",
     "Equivalences",
     "Exponent",
+    "Horizon",
+    "HorizonPoint",
+    "Horizons",
     "Law",
     "Laws",
     "Metric",
@@ -82,12 +86,25 @@ class Cells(Read):
 
 
 class Laws(Read):
-    """Answer of ``GET /sweeps/{id}/law``; ``rules`` are the common ones, none where the laws are of η."""
+    """Answer of ``GET /sweeps/{id}/law``; ``rules`` are the common ones, none where the laws are of η.
+
+    ``steps`` is after how many steps the runs were read: ``at_step``, else the length of the sweep's runs.
+    """
 
     laws: list[Law]
     warnings: list[str] = []
     reasons: list[str] = []
     rules: list[Rule] = []
+    steps: int | None = None
+
+
+class Horizons(Read):
+    """Answer of ``GET /sweeps/{id}/horizon``: at which ``steps`` the runs were read."""
+
+    steps: list[int]
+    horizons: list[Horizon]
+    warnings: list[str] = []
+    reasons: list[str] = []
 
 
 class Equivalences(Read):

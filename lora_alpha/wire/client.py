@@ -30,6 +30,7 @@ from lora_alpha.wire.analysis import (
     Collapse,
     Curvature,
     Equivalences,
+    Horizons,
     Laws,
     Schedules,
     SweepMetrics,
@@ -63,7 +64,17 @@ from lora_alpha.wire.sweeps import (
 
 Verb = Literal["pause", "resume", "stop", "cancel", "retry"]
 CsvKind = Literal[  # fmt: skip
-    "runs", "history", "cells", "optima", "law", "probes", "collapse", "collapse_points", "rules", "advice"
+    "runs",
+    "history",
+    "cells",
+    "optima",
+    "law",
+    "probes",
+    "collapse",
+    "collapse_points",
+    "rules",
+    "advice",
+    "horizon",
 ]
 IDLE_S = 3.0
 CSV_KINDS: tuple[CsvKind, ...] = get_args(CsvKind)
@@ -296,6 +307,22 @@ class Client:
         """The best measured α of each rank whose forgetting stays within a bound."""
         params = {"max_forgetting": max_forgetting, **reading}
         return self._get(f"/sweeps/{to_path(sweep_id)}/bounded", BoundedOptima, params)
+
+    def horizon(
+        self,
+        sweep_id: str,
+        *,
+        steps: Sequence[int] | None = None,
+        fixed: float | None = None,
+        target: Target = "alpha",
+        **reading: Unpack[ReadingQuery],
+    ) -> Horizons:
+        """The law against the step: at up to 16 evaluations, or the last ones up to each of ``steps``.
+
+        ``fixed`` asks only for laws at this η (at this α with ``target="lr"``); ``at_step`` ends the horizon.
+        """
+        params = {"steps": steps, "fixed": fixed, "target": target, **reading}
+        return self._get(f"/sweeps/{to_path(sweep_id)}/horizon", Horizons, params)
 
     def equivalence(
         self, sweep_id: str, *, margin: float = MARGIN, **reading: Unpack[ReadingQuery]

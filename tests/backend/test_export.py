@@ -32,6 +32,9 @@ PROMISED = {
     "law": "sweep_id, workload, method, lr, exponent, exponent_low, exponent_high, "
     "coefficient, coefficient_low, coefficient_high, "
     "num_ranks, num_censored, num_seeds, num_diverged, num_excluded, target",
+    "horizon": "sweep_id, workload, method, lr, alpha, lr_ratio, target, step, "
+    "exponent, exponent_low, exponent_high, coefficient, coefficient_low, coefficient_high, "
+    "num_ranks, num_censored, num_seeds, num_diverged, num_pending, decaying, warming, reasons, verdict",
     "probes": "probe_id, run_id, step, space, kind, index, value, error",
     "rules": "sweep_id, workload, method, lr, lr_ratio, rank, rule, alpha, measured, diverged, loss, "
     "best_loss, cost, excess, regret, regret_low, regret_high, regret_share, regret_share_low, "
@@ -155,6 +158,23 @@ def test_optima_and_law_equal_the_api(target: Any, client: Client, sweep: Sweep)
     for row, law in zip(rows, laws, strict=True):
         assert row["exponent"] == text_cell(law.fit.exponent if law.fit else None)
         assert int(row["num_censored"]) == law.num_censored
+
+
+def test_the_horizon_equals_the_api(client: Client, worker: Any) -> None:
+    axes = {"ranks": [1, 4, 16], "alphas": [16.0, 64.0, 256.0], "lrs": [1e-4, 2e-4, 4e-4], "seeds": [0, 1]}
+    sweep = client.create_sweep({"workload": "mlp", "steps": 100, **axes})
+    worker.work(points=3)
+    rows = table(client, "horizon", sweep.id)
+    horizons = [h for target in ("alpha", "lr") for h in client.horizon(sweep.id, target=target).horizons]
+    points = [(horizon, point) for horizon in horizons for point in horizon.points]
+    assert len(points) == len(rows) > 4
+    assert {row["metric"] for row in rows} == {"eval_loss"}
+    for row, (horizon, point) in zip(rows, points, strict=True):
+        for name in ("method", "lr", "alpha", "lr_ratio", "target"):
+            assert row[name] == text_cell(getattr(horizon, name))
+        for name in set(PROMISED["horizon"].split(", ")[7:]) - {"reasons"}:
+            assert row[name] == text_cell(getattr(point, name)), name
+        assert row["reasons"] == ";".join(point.reasons)
 
 
 def test_collapse_equals_the_api(client: Client, worker: Any) -> None:

@@ -190,6 +190,12 @@ def answers() -> dict[str, Any]:
             "laws": [law(2e-4), law(8e-4)],
             "rules": [{"name": "α = 2r", "coefficient": 2.0, "exponent": 1.0}],
         },
+        "/sweeps/s1/horizon": {
+            **ANSWER,
+            "steps": [50],
+            "horizons": [],
+            "reasons": ["1 step is recorded after the start so far"],
+        },
         "/sweeps/s1/equivalence": {
             **ANSWER,
             "margin": 0.02,

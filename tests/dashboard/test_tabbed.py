@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from typing import Any
 
 import dash_mantine_components as dmc
 import pytest
-from dash import no_update
+from dash import Dash, no_update
 
 from dashboard.controls import Subject, choice, switch
 from dashboard.pages import curvature, dynamics, sweep
 from dashboard.redraw import redraw
 from dashboard.tab import Plot, Tab, Words
-from dashboard.tabbed import TabbedPage, Watched, look, open_page
+from dashboard.tabbed import TabbedPage, Watched, look, open_page, register_page
 from dashboard.tabs import TABS
 from lora_alpha.wire.client import Client
 from lora_alpha.wire.sweeps import Sweep
@@ -41,6 +43,32 @@ def draw(
 def test_every_tab_belongs_to_a_page_that_shows_it() -> None:
     assert {tab.name for page in PAGES.values() for tab in page.tabs} == set(ENTRY)
     assert len(ENTRY) == len(TABS)
+
+
+def test_a_tab_beneath_another_is_open_with_it_and_not_in_the_bar(client: Client) -> None:
+    subject = Subject(client, Sweep.model_validate(SWEEP))
+    (store, *_), body = open_page(sweep.PAGE, subject, "s1", "?tab=horizon")
+    assert store.data["tab"] == sweep.PAGE.tabs[0].name  # it cannot be opened by itself
+    tabs = body[-1]
+    shown = [item.value for item in tabs.children[0].children]
+    assert shown == [tab.name for tab in TABS if tab.page == "sweep" and not tab.beneath]
+    (panel,) = [panel for panel in tabs.children[1:] if panel.value == "law"]
+    ids = [getattr(part, "id", "") for part in panel._traverse()]
+    assert ids.index("law-figure") < ids.index("horizon-figure")
+    assert {tab.beneath for tab in TABS if tab.page == "sweep"} <= {"", *shown}
+
+
+@pytest.mark.parametrize(("opened", "drawn"), [("law", True), ("map", False)])
+def test_a_tab_beneath_another_is_drawn_while_that_one_is_open(
+    opened: str, drawn: bool, client: Client, service: FakeService
+) -> None:
+    app = Dash(__name__)
+    register_page(app, client, sweep.PAGE)
+    (fill,) = [entry["callback"] for name, entry in app.callback_map.items() if "horizon-figure" in name]
+    view = {**view_of(sweep.PAGE, client), "tab": opened}
+    service.counted()
+    asyncio.run(inspect.unwrap(fill)("1", view, "light", None))
+    assert service.counted() == ({"/sweeps/s1/horizon": 1} if drawn else {})
 
 
 @pytest.mark.parametrize("tab", DRAWN, ids=lambda tab: tab.name)

@@ -128,7 +128,7 @@ def test_an_old_address_still_chooses_the_linear_axis(page, stack, finished):
     expect(page.get_by_role("radio", name="linear").first).to_be_checked()
 
 
-@pytest.mark.parametrize("kind", ["runs", "history", "cells", "optima", "law", "probes"])
+@pytest.mark.parametrize("kind", ["runs", "history", "cells", "optima", "law", "horizon", "probes"])
 def test_each_csv_that_the_page_offers_equals_the_api(page, stack, finished, kind):
     page.goto(f"{stack.address}/sweep/{finished}?tab=export")
     with page.expect_download() as download:

@@ -149,6 +149,38 @@ def test_whoever_comes_later_finds_it_decided(store: Store, settings: Settings, 
         assert session.get_one(SweepRow, sweep.id).refinement_due
 
 
+def retry_one(store: Store, sweep_id: str) -> None:
+    with store.write() as session:
+        run = session.scalars(select(RunRow).where(RunRow.sweep_id == sweep_id)).first()
+        assert run is not None
+        run.state = "failed"
+
+
+def widen(store: Store, sweep_id: str) -> None:
+    with store.write() as session:
+        sweep = session.get_one(SweepRow, sweep_id)
+        sweep.spec = {**sweep.spec, "alphas": [*GRID, 2.0**14]}
+
+
+@pytest.mark.parametrize("change", [retry_one, widen])
+def test_what_was_computed_from_a_search_that_has_changed_since_is_not_used(
+    change: Any, store: Store, settings: Settings, worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = adaptive_sweep(store, settings)
+    finish_first_stage(worker)
+    compute = adaptive._next_runs
+
+    def meanwhile(search: Any) -> Any:
+        change(store, sweep.id)
+        return compute(search)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(adaptive, "_next_runs", meanwhile)
+        assert worker.refine() == 0
+    assert sweeps.read(store, sweep.id, now=NOW).counts.total == sweep.counts.total
+    assert worker.refine() == 1  # the next look decides
+
+
 def test_a_search_that_cannot_be_decided_keeps_no_other_waiting(
     store: Store, settings: Settings, worker: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
