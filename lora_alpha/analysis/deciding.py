@@ -39,7 +39,7 @@ class Plan:
     base_lr: float
 
     def beyond_edges(self) -> set[tuple[float, float]]:
-        """Positions that extend a route over the edge that its minimum lies at, or halve the gap to a cliff."""
+        """Positions that extend a route over the edge its minimum lies at, or halve the gap to a cliff."""
         wanted: set[tuple[float, float]] = set()
         for mine, other in ((self.alpha, self.lr), (self.lr, self.alpha)):
             axis = mine.route.axis
@@ -62,7 +62,7 @@ class Plan:
         return wanted
 
     def halved(self) -> set[tuple[float, float]]:
-        """Positions halfway between each best cell and its neighbours, where these are farther than ½ octave."""
+        """Positions halfway between each best cell and its neighbours farther than half an octave."""
         wanted = set()
         for found in (self.alpha, self.lr):
             x = found.route.x
@@ -125,7 +125,7 @@ def to_run(
 
 
 def _above(mine: Minimum, other: Minimum) -> list[float]:
-    """Positions beyond the upper end: one and a half octaves, or an octave beyond the other route's minimum."""
+    """Positions beyond the upper end: 1½ octaves, or an octave beyond the other route's minimum."""
     x = mine.route.x
     last = float(x[-1])
     step = min(1.0, float(x[-1] - x[-2])) if len(x) > 1 else 1.0

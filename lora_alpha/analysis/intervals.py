@@ -69,7 +69,7 @@ def shared_seeds(first: Mapping[int, float], second: Mapping[int, float]) -> lis
 
 
 def paired_by_seed(first: Mapping[int, float], second: Mapping[int, float]) -> dict[int, float]:
-    """first - second at each seed that both have.
+    """The first less the second at each seed that both have.
 
     >>> paired_by_seed({0: 3.0, 1: 5.0}, {1: 4.0, 2: 0.0})
     {1: 1.0}

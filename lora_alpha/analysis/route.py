@@ -1,4 +1,4 @@
-"""One route from a base point to a better cost: raise α, or raise η. Where it is lowest, and how sure that is."""
+"""One route from a base point to a better cost, raising α or η: where it is lowest, and how sure that is."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Minimum:
     Attributes:
         route: The route.
         best: Place of the best cell.
-        end: ``low_edge``, ``high_edge``: the best cell is the grid's last, or the minimum lies beyond it with a
-            probability of ``LIKELY`` or more; ``cliff``: the cell next to the best has diverged.
+        end: ``low_edge``, ``high_edge``: the best cell is the grid's last, or the minimum lies beyond it with
+            a probability of ``LIKELY`` or more; ``cliff``: the cell next to the best has diverged.
         where: log₂ of the position above the base point, median of the draws.
         by_seed: Seed → cost averaged over the cells around the minimum.
         excess: Draws of how far that average lies above the minimum: (D,).
@@ -91,9 +91,9 @@ def position(cell: Cell, axis: Axis) -> float:
 def find_minima(routes: Sequence[Route]) -> list[Minimum]:
     """The minimum of every route, each of a measured cell at least, all routes of one surface.
 
-    The cells within ``REACH`` octaves of the minimum speak for it, nearer ones more, each for its cost less what
-    it lies above the minimum by the surface: so neither the spacing of a grid nor the luck of the one cell
-    that came out best decides.
+    The cells within ``REACH`` octaves of the minimum speak for it, nearer ones more, each for its cost less
+    what it lies above the minimum by the surface: so neither the spacing of a grid nor the luck of the one
+    cell that came out best decides.
     """
     fitted = [row for row, route in enumerate(routes) if len(route.measured) >= MIN_CELLS]
     draws = fit_surface([_curve(routes[row]) for row in fitted]).curves if fitted else ()
@@ -133,8 +133,8 @@ def find_minima(routes: Sequence[Route]) -> list[Minimum]:
 def matched(first: Route, second: Route) -> tuple[dict[int, float], dict[int, float]] | None:
     """Costs by seed of both routes' best cells among those that lie equally far above the base point.
 
-    If the product α·η alone decides the cost, these are equal whatever the basin's shape. None where fewer than
-    ``MIN_CELLS`` positions agree.
+    If the product α·η alone decides the cost, these are equal whatever the basin's shape. None where fewer
+    than ``MIN_CELLS`` positions agree.
     """
     pairs = [
         (one, other)
@@ -176,10 +176,12 @@ def _curve(route: Route) -> Curve:
     """What the surface fits: measured cells by seed, and the nearest diverged ones as walls."""
     measured = route.measured
     cells = [route.cells[place] for place in measured]
+    lowest = best_cell(cells)
+    assert lowest is not None
+    best = route.cells.index(lowest)
     seeds = sorted({seed for cell in cells for seed in cell.costs})
     costs = np.array([[cell.costs.get(seed, np.nan) for cell in cells] for seed in seeds])
-    best = measured[int(np.argmin([cell.cost for cell in cells]))]
-    walls = [route.x[place] for place, cell in enumerate(route.cells) if cell.num_diverged]
+    walls = [route.x[place] for place, cell in enumerate(route.cells) if not cell.measured]
     below = [wall for wall in walls if wall < route.x[best]]
     above = [wall for wall in walls if wall > route.x[best]]
     return Curve(route.x[measured], costs, max(below, default=-math.inf), min(above, default=math.inf))
@@ -197,7 +199,7 @@ def _weights(route: Route, where: float, best: int) -> dict[int, float]:
 def _end(route: Route, best: int, where: NDArray[np.float64]) -> End:
     last = len(route.cells) - 1
     neighbours = [route.cells[place] for place in (best - 1, best + 1) if 0 <= place <= last]
-    if any(cell.num_diverged for cell in neighbours):
+    if not all(cell.measured for cell in neighbours):
         return "cliff"
     if best == 0 or (route.cells[0].measured and float(np.mean(where < route.x[0])) >= LIKELY):
         return "low_edge"
@@ -212,7 +214,7 @@ def _fall(route: Route, best: int, way: int) -> float:
     neighbour on this side has not diverged, infinite where there is no other one to draw the line from.
     """
     cliff, other = best + way, best - way
-    if not 0 <= cliff < len(route.cells) or not route.cells[cliff].num_diverged:
+    if not 0 <= cliff < len(route.cells) or route.cells[cliff].measured:
         return 0.0
     if not 0 <= other < len(route.cells) or not route.cells[other].measured:
         return math.inf
