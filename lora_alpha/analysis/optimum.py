@@ -1,28 +1,33 @@
-"""The best α (or lr) of one curve of cells, how sure it is, and how wide its basin."""
+"""The best α (or lr) of the curves of a sweep, how sure it is, and how wide its basin."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lora_alpha.analysis.cells import Cell
-from lora_alpha.analysis.intervals import t_quantile
+from lora_alpha.analysis.surface import Curve, CurveDraws, fit_surface
+from lora_alpha.analysis.yardstick import yardstick
 from lora_alpha.methods import method_scale
 
 Target = Literal["alpha", "lr"]
 Censored = Literal["", "low_edge", "high_edge", "cliff"]
 BASIN = 0.02  # "as good as the best": within this share of its loss
 WITHIN_BASIN = f"within {100 * BASIN:g} %"
+MIN_CELLS = 3  # measured cells that a curve needs before its minimum can be estimated
+ENDS = (0.025, 0.975)
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimum:
-    """Where a curve of loss against α (or lr) is lowest.
+    """Where a curve of loss against α (or lr) is lowest (or a curve of accuracy highest).
 
     Attributes:
         method: Fine-tuning method.
@@ -31,13 +36,12 @@ class Optimum:
         alpha: The α of the curve, None for target ``alpha``.
         lr_ratio: lr_B / lr_A of the curve.
         target: What was searched over.
-        value: The optimum by a parabola in log₂ through the best cell and its neighbours; the best cell
-            itself where it is censored.
-        low: Lower end of the 95 % interval over seeds; None where unknown or unbounded.
+        value: The optimum; the best cell itself where it is censored at an edge of the grid.
+        low: Lower end of its 95 % interval; None where it is unknown or unbounded.
         high: Upper end, likewise.
         scale: Effective scale s at the optimum.
-        basin_low: Lowest value whose interpolated loss is within ``BASIN`` of the best measured one.
-            ``value`` is always inside the basin.
+        basin_low: Lowest value whose loss is within ``BASIN`` of the lowest. ``value`` is always inside the
+            basin.
         basin_high: Highest such value.
         basin_open_low: The basin runs off the grid's low end.
         basin_open_high: The basin runs off the grid's high end, or into diverged cells.
@@ -49,7 +53,10 @@ class Optimum:
         bound_high: High end or None.
         num_seeds: Seeds in the best cell.
         num_diverged: Diverged runs on the curve.
-        per_seed_removed: Optimum with each seed left out in turn: seed → value, for jackknife statistics.
+        basin_low_from: Lower end of the 95 % interval of ``basin_low``; None where that end is open.
+        basin_low_to: Upper end of it.
+        basin_high_from: Lower end of the 95 % interval of ``basin_high``; None where that end is open.
+        basin_high_to: Upper end of it.
     """
 
     method: str
@@ -73,7 +80,10 @@ class Optimum:
     bound_high: float | None
     num_seeds: int
     num_diverged: int
-    per_seed_removed: dict[int, float] = field(default_factory=dict)
+    basin_low_from: float | None = None
+    basin_low_to: float | None = None
+    basin_high_from: float | None = None
+    basin_high_to: float | None = None
 
     @property
     def fixed(self) -> float:
@@ -82,61 +92,34 @@ class Optimum:
         assert fixed is not None
         return fixed
 
+    @property
+    def at_edge(self) -> bool:
+        """The minimum may lie anywhere beyond the grid."""
+        return self.censored in ("low_edge", "high_edge")
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """An optimum and the draws that it was read from; None where a curve has fewer than three measured cells."""
+
+    optimum: Optimum
+    draws: CurveDraws | None
+
+
+CurveKey = tuple[str, float, float]  # method, lr_ratio, and the lr (or α) of the curves
+
 
 def find_optimum(cells: Sequence[Cell], *, target: Target = "alpha") -> Optimum | None:
     """The optimum of one curve: cells equal in all but α (or lr). None if no cell is measured.
 
-    The interval is a delete-one-seed jackknife of log₂(value) with t quantiles of n-1 degrees of freedom:
-    it sees whatever seeds do to the whole curve, which resampling 3 seeds understates.
-
     >>> from lora_alpha.analysis.cells import RunOutcome, make_cells
     >>> runs = [RunOutcome("lora", 4, 2.0**k, 2.0**k / 4, 1e-3, 0, "finished", 1 + (k - 6.25) ** 2 / 9)
     ...         for k in range(3, 10)]
-    >>> round(float(np.log2(find_optimum(make_cells(runs)).value)), 6)
-    6.25
+    >>> round(float(np.log2(find_optimum(make_cells(runs)).value)), 1)
+    6.2
     """
-    curve = sorted(cells, key=lambda cell: _position(cell, target))
-    tried = [cell for cell in curve if cell.measured or cell.num_diverged]
-    usable = [index for index, cell in enumerate(tried) if cell.measured]
-    if not usable:
-        return None
-    x = np.log2([_position(cell, target) for cell in tried])
-    y = np.array([cell.mean if cell.measured and cell.mean is not None else np.nan for cell in tried])
-    best = min(usable, key=lambda index: float(y[index]))
-    censored = _censored(y, best)
-    value = _vertex(x, y, best) if not censored else float(x[best])
-    without = _leave_one_out(tried, x) if not censored else {}
-    half = jackknife_half_width(list(without.values()))
-    basin_low, basin_high, open_low, open_high = _basin(x, y, best)
-    basin_low, basin_high = 2.0**basin_low, 2.0**basin_high
-    bound_low, bound_high = _bounds(x, best, censored)
-    cell = tried[best]
-    assert cell.rank is not None
-    alpha = 2.0**value if target == "alpha" else cell.alpha
-    return Optimum(
-        method=cell.method,
-        rank=cell.rank,
-        lr=cell.lr if target == "alpha" else None,
-        alpha=None if target == "alpha" else cell.alpha,
-        lr_ratio=cell.lr_ratio,
-        target=target,
-        value=2.0**value,
-        low=None if half is None else 2.0 ** (value - half),
-        high=None if half is None else 2.0 ** (value + half),
-        scale=method_scale(cell.method, rank=cell.rank, alpha=alpha),
-        basin_low=basin_low,
-        basin_high=basin_high,
-        basin_open_low=open_low,
-        basin_open_high=open_high,
-        basin_octaves=math.log2(basin_high / basin_low),
-        loss=float(y[best]),
-        censored=censored,
-        bound_low=bound_low,
-        bound_high=bound_high,
-        num_seeds=cell.n,
-        num_diverged=sum(cell.num_diverged for cell in curve),
-        per_seed_removed={seed: 2.0**value for seed, value in without.items()},
-    )
+    located = locate([cells], target=target)
+    return located[0].optimum if located else None
 
 
 def find_optima(cells: Sequence[Cell], *, target: Target = "alpha") -> list[Optimum]:
@@ -144,119 +127,187 @@ def find_optima(cells: Sequence[Cell], *, target: Target = "alpha") -> list[Opti
 
     A curve needs three tried cells, otherwise there is no question of where on it the best lies.
     """
-    curves: dict[tuple[str, float, float, int], list[Cell]] = {}
+    groups = curves_of(cells, target=target).values()
+    return [found.optimum for curves in groups for found in locate(curves, target=target)]
+
+
+def curves_of(cells: Sequence[Cell], *, target: Target = "alpha") -> dict[CurveKey, list[list[Cell]]]:
+    """The curves of at least three tried cells, by what they have in common, in the order of their ranks."""
+    groups: dict[CurveKey, dict[int, list[Cell]]] = {}
     for cell in cells:
         if cell.rank is None or cell.alpha is None:
             continue
         fixed = cell.lr if target == "alpha" else cell.alpha
-        curves.setdefault((cell.method, cell.lr_ratio, fixed, cell.rank), []).append(cell)
-    found = [find_optimum(curve, target=target) for _, curve in sorted(curves.items()) if len(curve) >= 3]
-    return [optimum for optimum in found if optimum is not None]
+        groups.setdefault((cell.method, cell.lr_ratio, fixed), {}).setdefault(cell.rank, []).append(cell)
+    found = {
+        key: [curve for _, curve in sorted(by_rank.items()) if len(curve) >= 3]
+        for key, by_rank in sorted(groups.items())
+    }
+    return {key: curves for key, curves in found.items() if curves}
 
 
-def jackknife_half_width(without: Sequence[float], *, confidence: float = 0.95) -> float | None:
-    """Half the interval of an estimate from its n delete-one values: t_{n-1}·√((n-1)/n·Σ(θ_i - θ̄)²).
+def locate(curves: Sequence[Sequence[Cell]], *, target: Target = "alpha") -> list[Located]:
+    """The optima of curves that have method, lr_ratio and lr (or α) in common, one a rank, taken together.
 
-    None with fewer than two values.
-
-    Source: Efron & Tibshirani 1993, An Introduction to the Bootstrap, eq. 11.5.
+    Curves without a measured cell are left out.
     """
-    n = len(without)
-    if n < 2:
-        return None
-    values = np.asarray(without, dtype=np.float64)
-    error = math.sqrt((n - 1) / n * float(((values - values.mean()) ** 2).sum()))
-    return t_quantile(0.5 + confidence / 2, n - 1) * error
+    tried = [_tried(curve, target) for curve in curves]
+    tried = [curve for curve in tried if any(cell.measured for cell in curve)]
+    seeds = sorted({seed for curve in tried for cell in curve for seed in cell.losses})
+    reaches = [_between_walls(curve) for curve in tried]
+    fitted = [row for row, (first, last) in enumerate(reaches) if last - first >= MIN_CELLS]
+    surfaces = [_curve(tried[row], *reaches[row], seeds=seeds, target=target) for row in fitted]
+    found = dict(zip(fitted, fit_surface(surfaces).curves, strict=True)) if fitted else {}
+    stick = yardstick(cell for curve in tried for cell in curve)
+    located = []
+    for row, curve in enumerate(tried):
+        best = _best(curve)
+        mean = curve[best].mean
+        assert mean is not None
+        tolerance = stick.tolerance(BASIN, level=mean)
+        located.append(_located(curve, best, found.get(row), tolerance=tolerance, target=target))
+    return located
 
 
-def _position(cell: Cell, target: Target) -> float:
+def position(cell: Cell, target: Target) -> float:
+    """log₂ of the cell's α, or of its lr."""
     value = cell.alpha if target == "alpha" else cell.lr
     assert value is not None
-    return value
+    return math.log2(value)
 
 
-def _censored(y: NDArray[np.float64], best: int) -> Censored:
-    last = len(y) - 1
-    if (best < last and math.isnan(y[best + 1])) or (best > 0 and math.isnan(y[best - 1])):
+def _tried(curve: Sequence[Cell], target: Target) -> list[Cell]:
+    """The cells that say something, in order."""
+    said = [cell for cell in curve if cell.measured or cell.num_diverged]
+    return sorted(said, key=lambda cell: position(cell, target))
+
+
+def _best(curve: Sequence[Cell]) -> int:
+    costs = [cell.cost if cell.measured and cell.cost is not None else math.inf for cell in curve]
+    return costs.index(min(costs))
+
+
+def _between_walls(curve: Sequence[Cell]) -> tuple[int, int]:
+    """The measured cells about the best one, up to those that diverged: first and one past the last."""
+    first = last = _best(curve)
+    while first > 0 and curve[first - 1].measured:
+        first -= 1
+    while last + 1 < len(curve) and curve[last + 1].measured:
+        last += 1
+    return first, last + 1
+
+
+def _curve(curve: Sequence[Cell], first: int, last: int, *, seeds: Sequence[int], target: Target) -> Curve:
+    cells = curve[first:last]
+    costs = [cell.costs for cell in cells]
+    return Curve(
+        x=np.array([position(cell, target) for cell in cells]),
+        y=np.array([[cost.get(seed, math.nan) for cost in costs] for seed in seeds]),
+        wall_low=position(curve[first - 1], target) if first > 0 else -math.inf,
+        wall_high=position(curve[last], target) if last < len(curve) else math.inf,
+    )
+
+
+def _located(
+    curve: Sequence[Cell], best: int, draws: CurveDraws | None, *, tolerance: float, target: Target
+) -> Located:
+    cell = curve[best]
+    x = np.array([position(cell, target) for cell in curve])
+    censored = _censored(curve, best)
+    value, low, high = float(x[best]), None, None
+    if draws is not None:
+        ends = np.quantile(draws.where, [ENDS[0], 0.5, ENDS[1]])
+        if censored == "high_edge" and ends[2] < x[-1]:
+            censored = ""  # the best cell is the last, and yet the curve turns before it
+        if censored == "low_edge" and ends[0] > x[0]:
+            censored = ""
+        if censored not in ("low_edge", "high_edge"):
+            low, value, high = (float(end) for end in ends)
+    basin = _basin(x, curve, best, value, draws, tolerance)
+    bound_low = 2.0 ** x[best - 1] if censored and best > 0 else None
+    bound_high = 2.0 ** x[best + 1] if censored and best < len(curve) - 1 else None
+    assert cell.rank is not None and cell.mean is not None
+    alpha = 2.0**value if target == "alpha" else cell.alpha
+    optimum = Optimum(
+        method=cell.method,
+        rank=cell.rank,
+        lr=cell.lr if target == "alpha" else None,
+        alpha=None if target == "alpha" else cell.alpha,
+        lr_ratio=cell.lr_ratio,
+        target=target,
+        value=2.0**value,
+        low=None if low is None else 2.0**low,
+        high=None if high is None else 2.0**high,
+        scale=method_scale(cell.method, rank=cell.rank, alpha=alpha),
+        loss=cell.mean,
+        censored=censored,
+        bound_low=None if bound_low is None else float(bound_low),
+        bound_high=None if bound_high is None else float(bound_high),
+        num_seeds=cell.n,
+        num_diverged=sum(cell.num_diverged for cell in curve),
+        basin_low=2.0**basin.low,
+        basin_high=2.0**basin.high,
+        basin_open_low=basin.open_low,
+        basin_open_high=basin.open_high,
+        basin_octaves=basin.high - basin.low,
+        basin_low_from=_power(basin.low_ends, 0),
+        basin_low_to=_power(basin.low_ends, 1),
+        basin_high_from=_power(basin.high_ends, 0),
+        basin_high_to=_power(basin.high_ends, 1),
+    )
+    return Located(optimum, draws)
+
+
+def _power(ends: tuple[float, float] | None, which: int) -> float | None:
+    return None if ends is None else 2.0 ** ends[which]
+
+
+def _censored(curve: Sequence[Cell], best: int) -> Censored:
+    last = len(curve) - 1
+    if (best < last and not curve[best + 1].measured) or (best > 0 and not curve[best - 1].measured):
         return "cliff"
     if best == 0:
         return "low_edge"
     return "high_edge" if best == last else ""
 
 
-def _bounds(x: NDArray[np.float64], best: int, censored: Censored) -> tuple[float | None, float | None]:
-    """The range that a censored optimum lies in: up to the neighbours, without end beyond an edge."""
-    if not censored:
-        return None, None
-    low = float(2.0 ** x[best - 1]) if best > 0 else None
-    high = float(2.0 ** x[best + 1]) if best < len(x) - 1 else None
-    return low, high
+@dataclass(frozen=True)
+class _Basin:
+    """Ends of a basin in log₂, whether it goes on beyond them, and their intervals."""
+
+    low: float
+    high: float
+    open_low: bool
+    open_high: bool
+    low_ends: tuple[float, float] | None = None
+    high_ends: tuple[float, float] | None = None
 
 
-def _vertex(x: NDArray[np.float64], y: NDArray[np.float64], best: int) -> float:
-    """The lowest point of the parabola through the best cell and its two neighbours, kept between them."""
-    curvature, vertex = _parabola(x, y, best)
-    return float(np.clip(vertex, x[best - 1], x[best + 1])) if curvature > 0 else float(x[best])
+def _basin(
+    x: Array, curve: Sequence[Cell], best: int, value: float, draws: CurveDraws | None, tolerance: float
+) -> _Basin:
+    """Where the loss is within ``tolerance`` of the lowest, as far as cells reach."""
+    first, last = _between_walls(curve)
+    if draws is None:
+        here = float(x[best])
+        return _Basin(here, here, True, True)
+    low, low_ends = _basin_end(draws, -1, tolerance, float(x[first]))
+    high, high_ends = _basin_end(draws, 1, tolerance, float(x[last - 1]))
+    return _Basin(
+        low=min(max(low, float(x[first])), value),
+        high=max(min(high, float(x[last - 1])), value),
+        open_low=low_ends is None,
+        open_high=high_ends is None,
+        low_ends=low_ends,
+        high_ends=high_ends,
+    )
 
 
-def _parabola(x: NDArray[np.float64], y: NDArray[np.float64], best: int) -> tuple[float, float]:
-    """Curvature c and vertex v of y = c·(x - v)² + const through the best cell and its neighbours.
-
-    v is NaN where c is 0.
-    """
-    left, middle, right = (slice_ for slice_ in range(best - 1, best + 2))
-    h0, h1 = x[middle] - x[left], x[right] - x[middle]
-    d0, d1 = (y[middle] - y[left]) / h0, (y[right] - y[middle]) / h1
-    curvature = float((d1 - d0) / (h0 + h1))
-    if curvature == 0:
-        return 0.0, math.nan
-    slope = float((d0 * h1 + d1 * h0) / (h0 + h1))
-    return curvature, float(x[middle]) - slope / (2 * curvature)
-
-
-def _leave_one_out(tried: Sequence[Cell], x: NDArray[np.float64]) -> dict[int, float]:
-    """log₂ of the optimum with each seed removed; empty unless every cell has the same two or more seeds."""
-    seeds = set.intersection(*(set(cell.losses) for cell in tried if cell.measured))
-    if len(seeds) < 2:
-        return {}
-    without = {}
-    for removed in sorted(seeds):
-        kept = seeds - {removed}
-        y = np.array(
-            [np.mean([cell.losses[seed] for seed in kept]) if cell.measured else np.nan for cell in tried]
-        )
-        best = int(np.nanargmin(y))
-        without[removed] = float(x[best]) if _censored(y, best) else _vertex(x, y, best)
-    return without
-
-
-def _basin(x: NDArray[np.float64], y: NDArray[np.float64], best: int) -> tuple[float, float, bool, bool]:
-    """Where the loss is within ``BASIN`` of the best cell's, by the same parabola that gives the optimum.
-
-    The optimum is therefore always inside. Beyond the neighbours, and where there is no parabola, the loss is
-    interpolated linearly.
-    """
-    limit = y[best] + BASIN * abs(y[best])
-    ends = [_walk(x, y, best, way, limit) for way in (-1, 1)]
-    if not _censored(y, best) and (parabola := _parabola(x, y, best))[0] > 0:
-        curvature, vertex = parabola
-        half = math.sqrt((limit - y[best]) / curvature + (x[best] - vertex) ** 2)
-        for index, way in enumerate((-1, 1)):
-            if y[best + way] > limit:
-                ends[index] = (vertex + way * half, False)
-    (low, open_low), (high, open_high) = ends
-    return low, high, open_low, open_high
-
-
-def _walk(
-    x: NDArray[np.float64], y: NDArray[np.float64], best: int, way: int, limit: float
-) -> tuple[float, bool]:
-    """Go from the best cell until the interpolated loss passes ``limit``; True if the curve ends before."""
-    here = best
-    while 0 <= here + way < len(x) and not math.isnan(y[here + way]):
-        after = here + way
-        if y[after] > limit:
-            share = (limit - y[here]) / (y[after] - y[here])
-            return float(x[here] + share * (x[after] - x[here])), False
-        here = after
-    return float(x[here]), True
+def _basin_end(
+    draws: CurveDraws, way: int, tolerance: float, edge: float
+) -> tuple[float, tuple[float, float] | None]:
+    """The median end of the basin on one side with its interval; none where it lies beyond the cells."""
+    ends = draws.reaches(tolerance, way=way)
+    low, middle, high = (float(end) for end in np.quantile(ends, [ENDS[0], 0.5, ENDS[1]]))
+    beyond = middle < edge if way < 0 else middle > edge
+    return middle, None if beyond else (low, high)

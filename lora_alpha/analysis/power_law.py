@@ -1,4 +1,4 @@
-"""The fit α* = C·r^p (or η* = C·r^p) to the optima of several ranks, censored ones included."""
+"""The fit α* = C·r^p (or η* = C·r^p) through the optima of several ranks, with all that is uncertain about them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_alpha.analysis.intervals import t_quantile
-from lora_alpha.analysis.optimum import Optimum
+from lora_alpha.analysis.optimum import ENDS, Located
+from lora_alpha.analysis.surface import CurveDraws
 
 CANDIDATES: dict[str, float] = {"p = 0": 0.0, "p = 1/2": 0.5, "p = 1": 1.0}
 MIN_RANKS_FOR_AICC = 5
 MIN_RANKS_FOR_BEND = 5
-# Scatter of optima about the law cannot be told apart from zero below this (log₂ units): it keeps the
-# censored likelihood bounded when three optima happen to lie on a line.
-MIN_SCATTER = 0.02
+# How far optima may scatter about their law, in octaves; half of the prior lies at 0.
+SCATTERS = np.array([0.0, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0])
+SCATTER_PRIOR = np.array([0.5, *[0.5 / 7] * 7])
+COPIES = 5  # draws of the scatter for each draw of the optima
+SMALLEST = 1e-4  # standard deviation of an optimum, octaves
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ModelScore:
-    """One candidate exponent: its AICc, and how much worse than the best candidate."""
+    """One candidate: its exponent (None where it bends), its AICc, and how much worse than the best's."""
 
     name: str
     exponent: float | None
@@ -33,221 +35,235 @@ class ModelScore:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Covariance of an estimate, in log₂ units, and its degrees of freedom."""
+class Trend:
+    """log₂ of the optimum as a polynomial of log₂ r, and how sure it is.
 
+    ``coefficients`` start with the constant; the 95 % band at a rank is ± ``widths`` standard deviations, those
+    by ``covariance``.
+    """
+
+    coefficients: tuple[float, ...]
     covariance: tuple[tuple[float, ...], ...]
-    freedom: int
+    widths: float
 
-    def half_width(self, direction: Array) -> Array:
-        """Half the 95 % interval of ``direction · estimate``; directions (..., K)."""
-        variance = np.einsum("...i,ij,...j->...", direction, np.array(self.covariance), direction)
-        half: Array = t_quantile(0.975, self.freedom) * np.sqrt(np.maximum(variance, 0.0))
-        return half
+    def at(self, x: Array) -> tuple[Array, Array]:
+        """Centre and half width of the band at log₂ ranks ``x``."""
+        powers = x[:, None] ** np.arange(len(self.coefficients))
+        variance = np.einsum("ni,ij,nj->n", powers, np.array(self.covariance), powers)
+        centre: Array = powers @ np.array(self.coefficients)
+        return centre, self.widths * np.sqrt(np.maximum(variance, 0.0))
 
 
 @dataclass(frozen=True)
 class LawFit:
     """α* = coefficient · rank^exponent with 95 % intervals.
 
-    Intervals are None where there are fewer than two seeds.
-
     Attributes:
-        spreads: How sure seeds and regression are of (log₂ C, p); every interval is the wider of theirs.
-        scatter_octaves: The optima's residual spread about the law.
+        exponent: p.
+        exponent_low: Lower end of its interval.
+        exponent_high: Upper end.
+        coefficient: C.
+        coefficient_low: Lower end of its interval.
+        coefficient_high: Upper end.
+        scatter_octaves: How far the optima lie from the law, root mean square.
         bend: Quadratic term of log₂ α* in log₂ r: 0 for a power law, above 0 where α* grows ever faster.
-            None with fewer than five optima inside the grid or with censored ones.
+            None with fewer than five optima inside the grid or with one beyond it.
         bend_low: Lower end of its 95 % interval.
         bend_high: Upper end.
+        line: The law as a line.
+        bent: The law with its bend; None where there is no bend.
     """
 
     exponent: float
-    exponent_low: float | None
-    exponent_high: float | None
+    exponent_low: float
+    exponent_high: float
     coefficient: float
-    coefficient_low: float | None
-    coefficient_high: float | None
+    coefficient_low: float
+    coefficient_high: float
     scatter_octaves: float
+    line: Trend
     bend: float | None = None
     bend_low: float | None = None
     bend_high: float | None = None
-    spreads: tuple[Spread, ...] = ()
+    bent: Trend | None = None
 
     @property
     def bends(self) -> bool:
         """Whether the optima leave the line by more than chance: no single exponent describes them."""
         return self.bend_low is not None and self.bend_high is not None and self.bend_low * self.bend_high > 0
 
-    def predict(self, ranks: Sequence[float]) -> tuple[Array, Array | None, Array | None]:
-        """The law at ``ranks`` with its 95 % band: (value, low, high); no band without an interval."""
-        x = np.log2(np.asarray(ranks, dtype=np.float64))
-        centre = math.log2(self.coefficient) + self.exponent * x
-        if not self.spreads:
-            return 2.0**centre, None, None
-        half = _widest(self.spreads, np.stack([np.ones_like(x), x], axis=1))
+    def predict(self, ranks: Sequence[float]) -> tuple[Array, Array, Array]:
+        """The optimum at ``ranks`` with its 95 % band (value, low, high): with the bend where the law bends."""
+        trend = self.bent if self.bends and self.bent is not None else self.line
+        centre, half = trend.at(np.log2(np.asarray(ranks, dtype=np.float64)))
         return 2.0**centre, 2.0 ** (centre - half), 2.0 ** (centre + half)
 
 
-def fit_power_law(inside: Sequence[Optimum], censored: Sequence[Optimum]) -> LawFit:
-    """Fit log₂ α* = log₂ C + p·log₂ r to at least two optima ``inside`` the grid and to ``censored`` ones.
+def fit_power_law(located: Sequence[Located]) -> LawFit:
+    """Fit log₂ α* = log₂ C + p·log₂ r to optima of which at least two lie inside the grid.
 
-    Without censored optima this is least squares. Edges (one-sided) and cliffs (between two cells) enter by
-    the likelihood of a normal scatter about the line, whose width is estimated with it.
-
-    The interval is the wider of two: a delete-one-seed jackknife of the whole way from losses to law (t with
-    n_seeds - 1 degrees of freedom), which knows what seeds do, and the regression's own (t with n_ranks - 2),
-    which knows how badly the optima keep to a line. On planted power laws the first alone covers at its
-    nominal rate with 3 and with 5 seeds; the second takes over where the law itself fits badly.
+    Every joint draw of the optima gives a line by generalised least squares; the scatter of optima about the law
+    is unknown and drawn from its posterior on a grid. An optimum beyond the grid's edge weighs the lines by how
+    likely they make it.
     """
-    x = np.log2([optimum.rank for optimum in inside])
-    y = np.log2([optimum.value for optimum in inside])
-    intercept, slope, scatter = _solve(x, y, censored)
-    removed = [np.log2([o.per_seed_removed[seed] for o in inside]) for seed in _shared_seeds(inside)]
-    spreads: tuple[Spread, ...] = ()
-    if len(removed) > 1:
-        line = np.stack([np.ones_like(x), x], axis=1)
-        over_seeds = _jackknife([np.array(_solve(x, values, censored)[:2]) for values in removed])
-        spreads = (over_seeds, *_regression(line, y - intercept - slope * x))
+    inside, beyond = _split(located)
+    lines, weights = _draws(inside, beyond, degree=1)
+    line = _trend(lines, weights)
+    low, high = (_quantile(lines, weights, end) for end in ENDS)
+    x, values = _values(inside)
+    residual = values - line.at(x)[0]
     bend: tuple[float | None, ...] = (None, None, None)
-    if len(inside) >= MIN_RANKS_FOR_BEND and not censored:
-        bend = _bend(x, y, removed)
-    low_c, high_c = _interval(intercept, spreads, np.array([1.0, 0.0]))
-    low_p, high_p = _interval(slope, spreads, np.array([0.0, 1.0]))
+    bent = None
+    if len(inside) >= MIN_RANKS_FOR_BEND and not beyond:
+        curves, weights = _draws(inside, beyond, degree=2)
+        bent = _trend(curves, weights)
+        bend = (bent.coefficients[2], *(float(_quantile(curves, weights, end)[2]) for end in ENDS))
     return LawFit(
-        exponent=slope,
-        exponent_low=low_p,
-        exponent_high=high_p,
-        coefficient=2.0**intercept,
-        coefficient_low=None if low_c is None else 2.0**low_c,
-        coefficient_high=None if high_c is None else 2.0**high_c,
-        scatter_octaves=scatter,
+        exponent=line.coefficients[1],
+        exponent_low=float(low[1]),
+        exponent_high=float(high[1]),
+        coefficient=2.0 ** line.coefficients[0],
+        coefficient_low=2.0 ** float(low[0]),
+        coefficient_high=2.0 ** float(high[0]),
+        scatter_octaves=math.sqrt(float((residual**2).mean())),
+        line=line,
         bend=bend[0],
         bend_low=bend[1],
         bend_high=bend[2],
-        spreads=spreads,
+        bent=bent,
     )
 
 
-def compare_exponents(inside: Sequence[Optimum], censored: Sequence[Optimum]) -> tuple[ModelScore, ...]:
-    """AICc of p free and of fixed exponents; needs five optima inside the grid."""
+def compare_exponents(located: Sequence[Located]) -> tuple[ModelScore, ...]:
+    """AICc of p free, of fixed exponents and of a law that bends; from five optima inside the grid on."""
+    inside, beyond = _split(located)
     n = len(inside)
-    if n < MIN_RANKS_FOR_AICC:
+    if n < MIN_RANKS_FOR_AICC or beyond:
         return ()
-    x = np.log2([optimum.rank for optimum in inside])
-    y = np.log2([optimum.value for optimum in inside])
-    ranges = _ranges(censored)
-    scores = {}
-    for name, slope in {"p free": None, **CANDIDATES}.items():
-        intercept, p, scatter = _solve(x, y, censored, slope=slope)
-        k = 3 if slope is None else 2
-        likelihood = _log_likelihood(intercept, p, max(scatter, MIN_SCATTER), x, y, *ranges)
-        total = n + len(censored)
-        scores[name] = (p, 2 * k - 2 * likelihood + 2 * k * (k + 1) / (total - k - 1))
-    best = min(aicc for _, aicc in scores.values())
-    return tuple(ModelScore(name, p, aicc, aicc - best) for name, (p, aicc) in scores.items())
+    x, mean, covariance = _moments(inside)
+    scores: dict[str, tuple[float | None, float]] = {}
+    for name, slope in {"p free": None, **CANDIDATES, "bend": None}.items():
+        degree = 0 if slope is not None else 2 if name == "bend" else 1
+        num_parameters = degree + 2
+        if n - num_parameters - 1 <= 0:
+            continue
+        left = mean - (slope or 0.0) * x
+        fits = [_gls(x, left, covariance, scatter, degree) for scatter in SCATTERS]
+        best = max(fits, key=lambda fit: fit.log_likelihood)
+        exponent = slope if slope is not None else float(best.theta[1]) if degree == 1 else None
+        correction = 2 * num_parameters * (num_parameters + 1) / (n - num_parameters - 1)
+        scores[name] = (exponent, 2 * num_parameters - 2 * best.log_likelihood + correction)
+    least = min(aicc for _, aicc in scores.values())
+    return tuple(ModelScore(name, p, aicc, aicc - least) for name, (p, aicc) in scores.items())
 
 
-def _widest(spreads: Sequence[Spread], direction: Array) -> Array:
-    half: Array = np.max([spread.half_width(direction) for spread in spreads], axis=0)
-    return half
+@dataclass(frozen=True, eq=False)
+class _Gls:
+    """Generalised least squares of optima on powers of log₂ r, for one scatter."""
+
+    hat: Array  # theta = hat @ y
+    theta: Array
+    log_likelihood: float
+    log_marginal: float  # theta integrated over
 
 
-def _interval(value: float, spreads: Sequence[Spread], direction: Array) -> tuple[float | None, float | None]:
-    if not spreads:
-        return None, None
-    half = float(_widest(spreads, direction))
-    return value - half, value + half
+def _split(located: Sequence[Located]) -> tuple[list[Located], list[Located]]:
+    """Optima inside the grid, and those of which only a range or one side is known."""
+    inside = [item for item in located if item.draws is not None and not item.optimum.at_edge]
+    return inside, [item for item in located if item.draws is None or item.optimum.at_edge]
 
 
-def _jackknife(without: Sequence[Array]) -> Spread:
-    """The spread over seeds of an estimate from its delete-one values (Efron & Tibshirani 1993, eq. 11.5)."""
-    n = len(without)
-    estimates = np.stack(list(without))
-    centred = estimates - estimates.mean(axis=0)
-    return Spread(_rows((n - 1) / n * centred.T @ centred), n - 1)
+def _values(inside: Sequence[Located]) -> tuple[Array, Array]:
+    x = np.log2([item.optimum.rank for item in inside])
+    return x, np.log2([item.optimum.value for item in inside])
 
 
-def _regression(design: Array, residuals: Array) -> tuple[Spread, ...]:
-    """The spread of least squares by its residuals; none without degrees of freedom."""
-    freedom = len(residuals) - design.shape[1]
-    if freedom < 1:
-        return ()
-    variance = float(residuals @ residuals) / freedom
-    return (Spread(_rows(variance * np.linalg.inv(design.T @ design)), freedom),)
+def _where(inside: Sequence[Located]) -> Array:
+    """Draws of the optima: (R, D)."""
+    return np.stack([item.draws.where for item in inside if item.draws is not None])
 
 
-def _bend(x: Array, y: Array, removed: Sequence[Array]) -> tuple[float | None, ...]:
-    """The quadratic term and its interval, by the same two spreads as the law's."""
-    centred = x - x.mean()
-    design = np.stack([np.ones_like(x), centred, centred**2], axis=1)
-    solve = np.linalg.pinv(design)
-    theta = solve @ y
-    spreads: tuple[Spread, ...] = ()
-    if len(removed) > 1:
-        over_seeds = _jackknife([solve @ values for values in removed])
-        spreads = (over_seeds, *_regression(design, y - design @ theta))
-    return float(theta[2]), *_interval(float(theta[2]), spreads, np.array([0.0, 0.0, 1.0]))
+def _moments(inside: Sequence[Located]) -> tuple[Array, Array, Array]:
+    """log₂ ranks, and mean and covariance of the optima."""
+    where = _where(inside)
+    x, _ = _values(inside)
+    return x, where.mean(1), np.cov(where) + SMALLEST**2 * np.eye(len(x))
 
 
-def _rows(matrix: Array) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(row) for row in matrix.tolist())
+def _gls(x: Array, mean: Array, covariance: Array, scatter: float, degree: int) -> _Gls:
+    design = x[:, None] ** np.arange(degree + 1)
+    total = covariance + scatter**2 * np.eye(len(x))
+    weighted = np.linalg.solve(total, design).T
+    information = weighted @ design
+    hat = np.linalg.solve(information, weighted)
+    theta = hat @ mean
+    residual = mean - design @ theta
+    log = -0.5 * float(residual @ np.linalg.solve(total, residual)) - 0.5 * np.linalg.slogdet(total)[1]
+    return _Gls(hat, theta, float(log), float(log - 0.5 * np.linalg.slogdet(information)[1]))
 
 
-def _solve(
-    x: Array, y: Array, censored: Sequence[Optimum], *, slope: float | None = None
-) -> tuple[float, float, float]:
-    """Intercept, slope and scatter (log₂ units) by maximum likelihood; ``slope`` may be given."""
-    start = _least_squares(x, y, slope)
-    if not censored:
-        return start
-    from scipy import optimize
-
-    ranges = _ranges(censored)
-
-    def unpack(theta: Array) -> tuple[float, float, float]:
-        p = float(theta[2]) if slope is None else slope
-        return float(theta[0]), p, MIN_SCATTER + math.exp(float(theta[1]))
-
-    def loss(theta: Array) -> float:
-        return -_log_likelihood(*unpack(theta), x, y, *ranges)
-
-    theta = [start[0], math.log(max(start[2], 0.1)), *([start[1]] if slope is None else [])]
-    found = optimize.minimize(loss, theta, method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-8})
-    return unpack(found.x)
+def _draws(inside: Sequence[Located], beyond: Sequence[Located], *, degree: int) -> tuple[Array, Array]:
+    """Draws of the law's coefficients (degree + 1, N) and their weights (N,)."""
+    rng = np.random.default_rng(degree)
+    where = np.repeat(_where(inside), COPIES, axis=1)
+    x, mean, covariance = _moments(inside)
+    fits = [_gls(x, mean, covariance, scatter, degree) for scatter in SCATTERS]
+    log = np.array([fit.log_marginal for fit in fits]) + np.log(SCATTER_PRIOR)
+    picked = rng.choice(len(SCATTERS), size=where.shape[1], p=np.exp(log - np.logaddexp.reduce(log)))
+    scattered = where + SCATTERS[picked] * rng.standard_normal(where.shape)
+    theta = np.einsum("nij,jn->in", np.stack([fit.hat for fit in fits])[picked], scattered)
+    weights = np.ones(theta.shape[1])
+    for item in beyond:
+        predicted = (math.log2(item.optimum.rank) ** np.arange(degree + 1)) @ theta
+        weights *= _likelihood(item, predicted, SCATTERS[picked])
+    if weights.sum() <= 0 or not np.isfinite(weights).all():
+        weights = np.ones_like(weights)
+    return theta, weights / weights.sum()
 
 
-def _ranges(censored: Sequence[Optimum]) -> tuple[Array, Array, Array]:
-    """log₂ of each rank and of the range that its optimum must lie in."""
-    low = np.array([-np.inf if o.bound_low is None else math.log2(o.bound_low) for o in censored])
-    high = np.array([np.inf if o.bound_high is None else math.log2(o.bound_high) for o in censored])
-    return np.log2([optimum.rank for optimum in censored]), low, high
+def _likelihood(item: Located, predicted: Array, scatter: Array) -> Array:
+    """Of an optimum beyond the grid under the law's prediction for it: (N,)."""
+    if item.draws is None:
+        return _within_bounds(item, predicted, scatter)
+    return _by_position(item.draws, predicted, scatter)
 
 
-def _least_squares(x: Array, y: Array, slope: float | None) -> tuple[float, float, float]:
-    if slope is None:
-        centred = x - x.mean()
-        slope = float((centred * y).sum() / (centred**2).sum())
-    intercept = float(y.mean() - slope * x.mean())
-    scatter = math.sqrt(float(((y - intercept - slope * x) ** 2).mean()))
-    return intercept, slope, scatter
+def _by_position(draws: CurveDraws, predicted: Array, scatter: Array) -> Array:
+    log = np.repeat(draws.log_likelihood, COPIES, axis=1)  # (M, N)
+    step = draws.searched[1] - draws.searched[0]
+    away = (draws.searched[:, None] - predicted) / np.hypot(scatter, step)
+    # Beyond the last position the curve says no more than there.
+    far = predicted - np.clip(predicted, draws.searched[0], draws.searched[-1])
+    near = np.where(np.abs(far) > 0, np.abs(away) - np.abs(far) / np.hypot(scatter, step), away)
+    total: Array = (np.exp(log - log.max(0)) * np.exp(-0.5 * near**2)).sum(0) / np.hypot(scatter, step)
+    return total
 
 
-def _log_likelihood(
-    intercept: float, slope: float, scatter: float, x: Array, y: Array, xc: Array, low: Array, high: Array
-) -> float:
+def _within_bounds(item: Located, predicted: Array, scatter: Array) -> Array:
     from scipy.special import ndtr
 
-    z = (y - (intercept + slope * x)) / scatter
-    seen = (-(z**2) / 2.0 - math.log(math.sqrt(2 * math.pi)) - np.log(scatter)).sum()
-    centre = intercept + slope * xc
-    upper, lower = (high - centre) / scatter, (low - centre) / scatter
-    # Differences of tails on the side where they do not cancel.
-    flip = lower > 0
-    a, b = np.where(flip, -upper, lower), np.where(flip, -lower, upper)
-    mass = ndtr(b) - ndtr(a)
-    return float(seen + np.log(np.maximum(mass, 1e-300)).sum())
+    optimum, width = item.optimum, np.maximum(scatter, 0.05)
+    low = -np.inf if optimum.bound_low is None else math.log2(optimum.bound_low)
+    high = np.inf if optimum.bound_high is None else math.log2(optimum.bound_high)
+    mass: Array = ndtr((high - predicted) / width) - ndtr((low - predicted) / width)
+    return np.maximum(mass, 1e-12)
 
 
-def _shared_seeds(inside: Sequence[Optimum]) -> list[int]:
-    sets = [set(optimum.per_seed_removed) for optimum in inside]
-    return sorted(set.intersection(*sets)) if sets else []
+def _quantile(draws: Array, weights: Array, share: float) -> Array:
+    """The weighted quantile of each row of ``draws`` (K, N): (K,)."""
+    order = np.argsort(draws, axis=1)
+    reached = np.cumsum(weights[order], axis=1)
+    place = np.minimum((reached < share).sum(1), draws.shape[1] - 1)
+    return np.take_along_axis(draws, np.take_along_axis(order, place[:, None], 1), 1)[:, 0]
+
+
+def _trend(draws: Array, weights: Array) -> Trend:
+    centred = draws - (draws @ weights)[:, None]
+    covariance = (weights * centred) @ centred.T
+    low, middle, high = (_quantile(draws, weights, share) for share in (ENDS[0], 0.5, ENDS[1]))
+    deviation = math.sqrt(max(float(covariance[-1, -1]), 1e-24))
+    return Trend(
+        coefficients=tuple(middle.tolist()),
+        covariance=tuple(tuple(row) for row in covariance.tolist()),
+        widths=float(high[-1] - low[-1]) / 2 / deviation,
+    )
