@@ -22,6 +22,8 @@ from backend.store.engines import Store
 from backend.store.metrics import decimal_values, iter_history
 from backend.store.sweeps import find_sweep
 from backend.store.tables import ProbeRow, RunRow, SweepRow
+from lora_alpha.analysis.cells import constant_alpha
+from lora_alpha.analysis.equivalence import compare_routes
 from lora_alpha.wire.analysis import Target
 from lora_alpha.wire.client import CsvKind
 
@@ -62,6 +64,17 @@ LAW: Columns = {
     **_alike("law.fit", "exponent exponent_low exponent_high coefficient coefficient_low coefficient_high"),
     **_alike("law", "num_ranks num_censored num_seeds num_diverged num_excluded target alpha lr_ratio"),
     **_alike("law.fit", "bend bend_low bend_high"),
+}
+VERDICTS: Columns = {
+    "sweep_id": "sweep.id",
+    "workload": "sweep.workload",
+    **_alike("verdict", "method rank lr_ratio base_alpha base_lr best_alpha best_lr loss_alpha_route"),
+    **_alike("verdict", "loss_lr_route diverged_alpha_route diverged_lr_route difference low high margin"),
+    **_alike("verdict", "gap gap_low gap_high tolerance error freedom num_seeds verdict limits reason"),
+}
+DECIDING: Columns = {
+    "sweep_id": "sweep.id",
+    **_alike("cell", "method rank alpha lr lr_ratio seed"),
 }
 PROBES: Columns = {
     "probe_id": "probe.id",
@@ -114,7 +127,7 @@ def text_cell(value: Any) -> str:
         return f"'{value}" if value.startswith(FORMULA_STARTS) else value
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return text_cell(";".join(value))
     return repr(value)
 
@@ -198,6 +211,20 @@ def _optimum_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
             yield {**row, "optimum": optimum}
 
 
+def _verdict_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
+    for sweep_id in _named(session, sweep_ids):
+        sweep = find_sweep(session, sweep_id)
+        for verdict in compare_routes(constant_alpha(sweep_cells(session, sweep_id, Reading()))):
+            yield {"sweep": sweep, "verdict": verdict}
+
+
+def _deciding_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
+    """One row a run that would decide an open verdict."""
+    for row in _verdict_rows(session, sweep_ids):
+        for cell in row["verdict"].deciding_cells:
+            yield from ({**row, "cell": configuration} for configuration in cell.configurations)
+
+
 def _probe_rows(session: Session, sweep_ids: Ids) -> Iterator[Row]:
     """One row a number; a probe without numbers gives one row that says why in ``error``."""
     query = select(ProbeRow).order_by(ProbeRow.created, ProbeRow.id)
@@ -217,4 +244,6 @@ EXPORTS: dict[CsvKind, Export] = {
     "optima": _in_blocks(OPTIMA, _optimum_rows),
     "law": _in_blocks(LAW, _law_rows),
     "probes": _in_blocks(PROBES, _probe_rows),
+    "verdicts": _in_blocks(VERDICTS, _verdict_rows),
+    "deciding": _in_blocks(DECIDING, _deciding_rows),
 }

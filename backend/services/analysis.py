@@ -13,9 +13,9 @@ from backend.store.sweeps import find_sweep
 from lora_alpha.analysis.cells import Cell, constant_alpha
 from lora_alpha.analysis.collapse import collapse_scores, collapsing_coordinate
 from lora_alpha.analysis.equivalence import compare_routes
-from lora_alpha.analysis.overall import overall_verdict
 from lora_alpha.analysis.law import Law, fit_laws, no_law_reasons
 from lora_alpha.analysis.optimum import Target
+from lora_alpha.analysis.overall import overall_verdict
 from lora_alpha.analysis.recommend import recommend as recommend_alpha
 from lora_alpha.analysis.rules import RULES
 from lora_alpha.analysis.schedules import compare_schedules, schedules_verdict

@@ -17,6 +17,8 @@ EXPORTS = (
     ("optima", "Best α (and η) of every rank, with interval, basin and censoring."),
     ("law", "Fitted exponents and coefficients with intervals and counts."),
     ("probes", "Hessian probes: eigenvalues, densities, traces."),
+    ("verdicts", "α against η at every rank: difference with intervals, verdict, what keeps it open."),
+    ("deciding", "One row a run that would decide an open verdict."),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lora_alpha.analysis.cells import Cell
 from lora_alpha.analysis.route import ALIKE, REACH, Axis, Minimum, position
@@ -27,6 +28,16 @@ class DecidingCell:
     lr: float
     lr_ratio: float
     seeds: tuple[int, ...]
+
+    @property
+    def configurations(self) -> list[dict[str, Any]]:
+        """One explicit cell a seed, as ``POST /sweeps/{id}/extend`` takes them.
+
+        >>> DecidingCell("lora", 4, 64.0, 1e-3, 1.0, (0,)).configurations
+        [{'method': 'lora', 'rank': 4, 'alpha': 64.0, 'lr': 0.001, 'lr_ratio': 1.0, 'seed': 0}]
+        """
+        fields = {name: value for name, value in vars(self).items() if name != "seeds"}
+        return [{**fields, "seed": seed} for seed in self.seeds]
 
 
 @dataclass(frozen=True)

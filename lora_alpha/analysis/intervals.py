@@ -110,7 +110,7 @@ def seeds_for(
     None where ``most`` are too few.
 
     >>> seeds_for(0.25, Difference(0.0, 0.25, 2), num_seeds=3, tail=0.025, most=20)
-    12
+    15
     """
     for more in range(num_seeds + 1, most + 1):
         error = difference.error * math.sqrt(num_seeds / more)

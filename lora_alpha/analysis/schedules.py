@@ -34,14 +34,14 @@ LIMITS: dict[Limit, str] = {
 class ScheduleComparison:
     """One schedule of α against constant α at one (method, rank, lr, lr_ratio).
 
-    ``difference`` is (schedule - constant α), each at its minimum over α, between the cells, paired by seed, as a
-    share: of the loss where ratios of the metric mean something, else of its range over the sweep. It is of
-    costs, lower is better: below 0 the schedule is better. ``low``, ``high``: its interval, at 95 % for all
-    schedules of the group together. ``gap``, ``gap_low``, ``gap_high`` are the same in the metric's unit.
+    ``difference`` is (schedule - constant α), each at its minimum over α, between the cells, paired by seed,
+    as a share: of the loss where ratios of the metric mean something, else of its range over the sweep. It is
+    of costs, lower is better: below 0 the schedule is better. ``low``, ``high``: its interval, at 95 % for
+    all schedules of the group together. ``gap``, ``gap_low``, ``gap_high``: the same in the metric's unit.
 
     The verdict is ``equivalent`` if the 90 % interval lies within ± margin (two one-sided tests at 5 %);
-    ``better`` or ``worse`` if the difference exceeds the margin and its interval, at 98 % for all schedules of
-    the group together, is clear of 0; else ``undecided``, and ``limits`` say why.
+    ``better`` or ``worse`` if the difference exceeds the margin and its interval, at 98 % for all schedules
+    of the group together, is clear of 0; else ``undecided``, and ``limits`` say why.
     """
 
     method: str
@@ -74,9 +74,10 @@ def compare_schedules(cells: Sequence[Cell], *, margin: float = MARGIN) -> list[
     intervals are 1/m of what they are for one (Bonferroni).
 
     >>> from lora_alpha.analysis.cells import RunOutcome, make_cells
-    >>> runs = [RunOutcome("lora", 4, 2.0**k, 2.0, 1e-3, seed, "finished", best + 0.1 * (k - 3) ** 2 + seed / 99,
-    ...                    alpha_schedule=name)
-    ...         for name, best in (("constant", 1.0), ("ramp", 0.5)) for k in range(7) for seed in range(3)]
+    >>> def run(name: str, k: int, seed: int) -> RunOutcome:
+    ...     loss = {"constant": 1.0, "ramp": 0.5}[name] + 0.1 * (k - 3) ** 2 + seed / 99
+    ...     return RunOutcome("lora", 4, 2.0**k, 2.0, 1e-3, seed, "finished", loss, alpha_schedule=name)
+    >>> runs = [run(name, k, seed) for name in ("constant", "ramp") for k in range(7) for seed in range(3)]
     >>> compare_schedules(make_cells(runs))[0].verdict
     'better'
     """

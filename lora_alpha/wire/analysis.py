@@ -14,7 +14,9 @@ from pydantic.dataclasses import dataclass
 
 from lora_alpha.analysis.cells import Cell
 from lora_alpha.analysis.collapse import CollapseScore
-from lora_alpha.analysis.equivalence import Equivalence, Verdict
+from lora_alpha.analysis.compared import Limit
+from lora_alpha.analysis.deciding import DecidingCell
+from lora_alpha.analysis.equivalence import SAID, Equivalence, Verdict
 from lora_alpha.analysis.intervals import MARGIN
 from lora_alpha.analysis.law import Law
 from lora_alpha.analysis.optimum import WITHIN_BASIN, Optimum, Target
@@ -26,6 +28,7 @@ from lora_alpha.wire.base import Answer
 
 __all__ = [
     "MARGIN",
+    "SAID",
     "WITHIN_BASIN",
     "Advice",
     "Cell",
@@ -33,10 +36,12 @@ __all__ = [
     "Collapse",
     "CollapseScore",
     "Curvature",
+    "DecidingCell",
     "Equivalence",
     "Equivalences",
     "Law",
     "Laws",
+    "Limit",
     "Optimum",
     "RateAtSharpness",
     "Rule",
@@ -73,7 +78,10 @@ class Laws(Answer):
 
 
 class Equivalences(Answer):
-    """Answer of ``GET /sweeps/{id}/equivalence``; ``verdict`` is that of every rank where they agree."""
+    """Answer of ``GET /sweeps/{id}/equivalence``; ``verdict`` is that of all ranks.
+
+    ``reasons`` say what each rank says and which ranks it rests on.
+    """
 
     sweep_id: str
     objective: str
