@@ -247,7 +247,7 @@ def _deciding(
     seeds = {seed for cell in (*pair.alpha.cells, *pair.lr.cells) for seed in cell.losses}
     wanted = to_run(points, pair.cells, seeds=seeds, num_seeds=num_seeds)
     num_runs = sum(len(cell.seeds) for cell in wanted)
-    return wanted, f"; {num_runs} runs would decide" if num_runs else ""
+    return wanted, f"; {num_runs} runs should decide it" if num_runs else ""
 
 
 def _facts(key: Key, pair: _Pair, margin: float) -> dict[str, Any]:

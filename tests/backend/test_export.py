@@ -33,6 +33,10 @@ PROMISED = {
     "coefficient, coefficient_low, coefficient_high, "
     "num_ranks, num_censored, num_seeds, num_diverged, num_excluded, target",
     "probes": "probe_id, run_id, step, space, kind, index, value, error",
+    "verdicts": "sweep_id, workload, method, rank, lr_ratio, base_alpha, base_lr, best_alpha, best_lr, "
+    "loss_alpha_route, loss_lr_route, diverged_alpha_route, diverged_lr_route, difference, low, high, "
+    "margin, gap, gap_low, gap_high, tolerance, error, freedom, num_seeds, verdict, limits, reason",
+    "deciding": "sweep_id, method, rank, alpha, lr, lr_ratio, seed",
 }
 
 
@@ -144,6 +148,20 @@ def test_optima_and_law_equal_the_api(target: Any, client: Client, sweep: Sweep)
     for row, law in zip(rows, laws, strict=True):
         assert row["exponent"] == text_cell(law.fit.exponent if law.fit else None)
         assert int(row["num_censored"]) == law.num_censored
+
+
+def test_verdicts_and_what_would_decide_them_equal_the_api(client: Client, sweep: Sweep) -> None:
+    items = client.equivalence(sweep.id).items
+    rows = table(client, "verdicts", sweep.id)
+    assert len(rows) == len(items) == 3
+    for row, item in zip(rows, items, strict=True):
+        for name in ("difference", "low", "high", "gap", "gap_low", "gap_high", "error"):
+            assert row[name] == text_cell(getattr(item, name))
+        assert (row["verdict"], row["limits"]) == (item.verdict, ";".join(item.limits))
+    expected = [run for item in items for cell in item.deciding_cells for run in cell.configurations]
+    assert expected
+    found = [{name: row[name] for name in expected[0]} for row in table(client, "deciding", sweep.id)]
+    assert found == [{name: text_cell(value) for name, value in run.items()} for run in expected]
 
 
 def test_several_sweeps_and_all_sweeps(client: Client, sweep: Sweep) -> None:
