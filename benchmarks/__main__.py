@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME …]``: runs the named benchmarks, or lists them; ``gpu`` takes options."""
+"""``python -m benchmarks [NAME …]``: runs the named benchmarks, or lists them; some take options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import benchmarks
 
 # Those whose ``main`` takes options and returns an exit status.
-WITH_OPTIONS = {"gpu"}
+WITH_OPTIONS = {"coverage", "gpu"}
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
         print(f"usage: python -m benchmarks all | {options}")
         return 2 if unknown else 0
     print(f"Python {platform.python_version()}, {platform.machine()}, {platform.system()}")
-    # All of them, but for the one that is a check of its own.
+    # All of them, but for those that are checks of their own.
     for name in [name for name in names if name not in WITH_OPTIONS] if "all" in arguments else arguments:
         print(f"\n== {name}")
         importlib.import_module(f"benchmarks.{name}").main()

@@ -32,9 +32,9 @@ class Band:
 class Law:
     """The law of one method at one lr (or α): its fit, the optima under it and what a reader must know.
 
-    ``fit`` uses every optimum (those beyond the grid by their likelihood), ``fit_uncensored`` only those inside
-    the grid. Where no fit is possible both are None and ``reasons`` say why. ``rules`` and ``rivals`` are judged
-    for target ``alpha`` alone; so is ``verdict``, one sentence on "α* grows as √r".
+    ``fit`` uses every optimum (those beyond the grid by their likelihood), ``fit_uncensored`` only those
+    inside the grid. Where no fit is possible both are None and ``reasons`` say why. ``rules`` and ``rivals``
+    are judged for target ``alpha`` alone; so is ``verdict``, one sentence on "α* grows as √r".
     """
 
     method: str
@@ -124,8 +124,8 @@ def verdict_on_half(fit: LawFit | None, reasons: Sequence[str], *, num_seeds: in
     interval = f"p = {fit.exponent:.2f}, 95 % interval {fit.exponent_low:.2f} to {fit.exponent_high:.2f}"
     if num_seeds < 2:
         return (
-            f"{interval} by the scatter of one seed's losses about their curves: what another seed would move is "
-            f"not in it, so that it cannot support or contradict {HALF}."
+            f"{interval} by the scatter of one seed's losses about their curves: what another seed would "
+            f"move is not in it, so that it cannot support or contradict {HALF}."
         )
     bend = ""
     if fit.bends and fit.bend is not None:

@@ -1,9 +1,9 @@
 """What seeds do to curves of cost: a level of their own, noise from run to run, and tilts.
 
-A seed's level over a curve carries no information about where the curve is lowest and is removed exactly. What is
-left is known from contrasts between seeds: the variance of one run, and straight tilts of whole curves, of a
-seed over all curves or of one curve alone. A tilt moves a curve's minimum; one that a seed shares over all
-ranks moves every optimum alike.
+A seed's level over a curve carries no information about where the curve is lowest and is removed exactly.
+What is left is known from contrasts between seeds: the variance of one run, and straight tilts of whole
+curves, of a seed over all curves or of one curve alone. A tilt moves a curve's minimum; one that a seed
+shares over all ranks moves every optimum alike.
 """
 
 from __future__ import annotations
@@ -61,13 +61,6 @@ def contrasts(y: Array) -> Contrasts:
     return Contrasts(basis, mean, spread, residual, float(np.nansum(residual**2)), max(freedom, 0))
 
 
-@dataclass(frozen=True)
-class Tilts:
-    """Draws of the tilt that the mean over seeds is left with: (R, D), in units of rise per octave."""
-
-    of_curve: Array
-
-
 def tilt_draws(
     found: Sequence[Contrasts],
     z: Sequence[Array],
@@ -78,9 +71,9 @@ def tilt_draws(
 ) -> Array:
     """Draws of the tilt in the mean of each curve over its seeds: (R, num), as shares of the curve's rise.
 
-    The slopes of the residuals about z are seen as seed + curve + noise. Both variances have a prior of one half
-    at 0 and are drawn from their posterior on a grid; with few seeds that posterior has the long tail that
-    Student's t has.
+    The slopes of the residuals about z are seen as seed + curve + noise. Both variances have a prior of one
+    half at 0 and are drawn from their posterior on a grid; with few seeds that posterior has the long tail
+    that Student's t has.
 
     Args:
         found: Contrasts of each curve.

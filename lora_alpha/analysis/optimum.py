@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_alpha.analysis.cells import Cell
-from lora_alpha.analysis.surface import Curve, CurveDraws, fit_surface
+from lora_alpha.analysis.curves import Curve, CurveDraws
+from lora_alpha.analysis.surface import NUM_DRAWS, fit_surface
 from lora_alpha.analysis.yardstick import yardstick
 from lora_alpha.methods import method_scale
 
@@ -100,7 +101,7 @@ class Optimum:
 
 @dataclass(frozen=True, eq=False)
 class Located:
-    """An optimum and the draws that it was read from; None where a curve has fewer than three measured cells."""
+    """An optimum and the draws that it was read from; None where a curve has too few measured cells."""
 
     optimum: Optimum
     draws: CurveDraws | None
@@ -159,14 +160,27 @@ def locate(curves: Sequence[Sequence[Cell]], *, target: Target = "alpha") -> lis
     surfaces = [_curve(tried[row], *reaches[row], seeds=seeds, target=target) for row in fitted]
     found = dict(zip(fitted, fit_surface(surfaces).curves, strict=True)) if fitted else {}
     stick = yardstick(cell for curve in tried for cell in curve)
+    shift = _level_draws(surfaces)
     located = []
     for row, curve in enumerate(tried):
-        best = _best(curve)
-        mean = curve[best].mean
-        assert mean is not None
-        tolerance = stick.tolerance(BASIN, level=mean)
-        located.append(_located(curve, best, found.get(row), tolerance=tolerance, target=target))
+        best, draws = _best(curve), found.get(row)
+        tolerance = np.full(NUM_DRAWS, stick.tolerance(BASIN, level=1.0))
+        if stick.relative and draws is not None:
+            lowest = (curve[best].mean or 0.0) - draws.excess(position(curve[best], target))
+            tolerance *= np.maximum(lowest + shift, 0.0)
+        located.append(_located(curve, best, draws, tolerance=tolerance, target=target))
     return located
+
+
+def _level_draws(curves: Sequence[Curve]) -> Array:
+    """How far the mean level over these seeds may lie from that over all seeds: (NUM_DRAWS,)."""
+    num_seeds = len(curves[0].y) if curves else 0
+    if num_seeds < 2:
+        return np.zeros(NUM_DRAWS)
+    levels = np.stack([np.nanmean(curve.y - np.nanmean(curve.y, axis=0), axis=1) for curve in curves])
+    variance = float(np.nanmean(np.nanvar(levels, axis=1, ddof=1)))
+    draws: Array = np.random.default_rng(0).standard_t(num_seeds - 1, NUM_DRAWS)
+    return draws * math.sqrt(variance / num_seeds)
 
 
 def position(cell: Cell, target: Target) -> float:
@@ -209,7 +223,7 @@ def _curve(curve: Sequence[Cell], first: int, last: int, *, seeds: Sequence[int]
 
 
 def _located(
-    curve: Sequence[Cell], best: int, draws: CurveDraws | None, *, tolerance: float, target: Target
+    curve: Sequence[Cell], best: int, draws: CurveDraws | None, *, tolerance: Array, target: Target
 ) -> Located:
     cell = curve[best]
     x = np.array([position(cell, target) for cell in curve])
@@ -226,7 +240,8 @@ def _located(
     basin = _basin(x, curve, best, value, draws, tolerance)
     bound_low = 2.0 ** x[best - 1] if censored and best > 0 else None
     bound_high = 2.0 ** x[best + 1] if censored and best < len(curve) - 1 else None
-    assert cell.rank is not None and cell.mean is not None
+    assert cell.rank is not None
+    assert cell.mean is not None
     alpha = 2.0**value if target == "alpha" else cell.alpha
     optimum = Optimum(
         method=cell.method,
@@ -284,7 +299,7 @@ class _Basin:
 
 
 def _basin(
-    x: Array, curve: Sequence[Cell], best: int, value: float, draws: CurveDraws | None, tolerance: float
+    x: Array, curve: Sequence[Cell], best: int, value: float, draws: CurveDraws | None, tolerance: Array
 ) -> _Basin:
     """Where the loss is within ``tolerance`` of the lowest, as far as cells reach."""
     first, last = _between_walls(curve)
@@ -304,7 +319,7 @@ def _basin(
 
 
 def _basin_end(
-    draws: CurveDraws, way: int, tolerance: float, edge: float
+    draws: CurveDraws, way: int, tolerance: Array, edge: float
 ) -> tuple[float, tuple[float, float] | None]:
     """The median end of the basin on one side with its interval; none where it lies beyond the cells."""
     ends = draws.reaches(tolerance, way=way)

@@ -1,4 +1,4 @@
-"""The fit α* = C·r^p (or η* = C·r^p) through the optima of several ranks, with all that is uncertain about them."""
+"""The fit α* = C·r^p (or η* = C·r^p) through the optima of several ranks, as sure as they are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_alpha.analysis.curves import CurveDraws
 from lora_alpha.analysis.optimum import ENDS, Located
-from lora_alpha.analysis.surface import CurveDraws
 
 CANDIDATES: dict[str, float] = {"p = 0": 0.0, "p = 1/2": 0.5, "p = 1": 1.0}
 MIN_RANKS_FOR_AICC = 5
@@ -38,8 +38,8 @@ class ModelScore:
 class Trend:
     """log₂ of the optimum as a polynomial of log₂ r, and how sure it is.
 
-    ``coefficients`` start with the constant; the 95 % band at a rank is ± ``widths`` standard deviations, those
-    by ``covariance``.
+    ``coefficients`` start with the constant; the 95 % band at a rank is ± ``widths`` standard deviations by
+    ``covariance``.
     """
 
     coefficients: tuple[float, ...]
@@ -93,7 +93,7 @@ class LawFit:
         return self.bend_low is not None and self.bend_high is not None and self.bend_low * self.bend_high > 0
 
     def predict(self, ranks: Sequence[float]) -> tuple[Array, Array, Array]:
-        """The optimum at ``ranks`` with its 95 % band (value, low, high): with the bend where the law bends."""
+        """The optimum at ``ranks`` with its 95 % band: (value, low, high), with the bend where it bends."""
         trend = self.bent if self.bends and self.bent is not None else self.line
         centre, half = trend.at(np.log2(np.asarray(ranks, dtype=np.float64)))
         return 2.0**centre, 2.0 ** (centre - half), 2.0 ** (centre + half)
@@ -102,9 +102,9 @@ class LawFit:
 def fit_power_law(located: Sequence[Located]) -> LawFit:
     """Fit log₂ α* = log₂ C + p·log₂ r to optima of which at least two lie inside the grid.
 
-    Every joint draw of the optima gives a line by generalised least squares; the scatter of optima about the law
-    is unknown and drawn from its posterior on a grid. An optimum beyond the grid's edge weighs the lines by how
-    likely they make it.
+    Every joint draw of the optima gives a line by generalised least squares; the scatter of optima about the
+    law is unknown and drawn from its posterior on a grid. An optimum beyond the grid's edge weighs the lines
+    by how likely they make it.
     """
     inside, beyond = _split(located)
     lines, weights = _draws(inside, beyond, degree=1)

@@ -43,7 +43,8 @@ SIDES: tuple[Callable[[Array], Array], ...] = (
     lambda z: 2 / 1.44 * (np.expm1(np.minimum(1.2 * np.abs(z), 20.0)) - 1.2 * np.abs(z)),
 )
 TURNS = (0.0, 0.25, 0.5, 1.5)  # octaves over which a basin turns from its left slope to its right one
-STRETCHES = (0.15, 0.3, 0.6, 0.9)
+RATES = np.geomspace(0.2, 2.0, 13)
+STRETCHES = (0.1, 0.15, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9)
 
 
 def positions() -> Array:
@@ -75,7 +76,7 @@ def shape_values(table: Array, z: Array) -> Array:
 
 
 def shape_of_draw(table: Array, z: Array, shapes: Indices) -> Array:
-    """The shape of draw d at its own positions: (D, N) for z (D, N) and columns ``shapes`` (D,) of ``table``."""
+    """The shape of draw d, column ``shapes[d]`` of ``table``, at its own positions: (D, N) for z (D, N)."""
     below, share = _places(z)
     lower = table[below, shapes[:, None]]
     values: Array = lower + share * (table[below + 1, shapes[:, None]] - lower)
@@ -100,7 +101,7 @@ def _rises(z: Array) -> Iterator[Array]:
     for left, right in permutations(SIDES, 2):
         for ratio in (-2.0, -1.0, 0.0, 1.0, 2.0):
             yield np.where(z > 0, 2.0 ** (ratio / 2) * right(z), 2.0 ** (-ratio / 2) * left(-z))
-    for rate in (0.3, 0.6, 0.9, 1.3, 1.8):
+    for rate in RATES:
         for way in (-1, 1):
             yield np.exp(np.minimum(way * rate * z, 30.0)) - way * rate * z - 1
     for width in (0.25, 0.5, 1.0, 2.0):
@@ -109,16 +110,18 @@ def _rises(z: Array) -> Iterator[Array]:
 
 
 def _turned(z: Array, steepness: float, turn: float) -> Array:
-    """z stretched by 1/steepness on the left and by steepness on the right, turning over ``turn`` octaves."""
+    """Z stretched by 1/steepness on the left and by steepness on the right, turning over ``turn`` octaves."""
     left, right = 1 / steepness, steepness
     if not turn:
         return np.where(z > 0, right * z, left * z)
     bend = turn * (np.logaddexp(z / turn, -z / turn) - np.log(2.0))
-    return (left + right) / 2 * z + (right - left) / 2 * bend
+    turned: Array = (left + right) / 2 * z + (right - left) / 2 * bend
+    return turned
 
 
 def _hyperbola(z: Array, steepness: float, width: float) -> Array:
     """A kink of slopes 1/steepness and steepness, rounded over ``width``, with its minimum at 0."""
     tilt, opening = (steepness - 1 / steepness) / 2, (steepness + 1 / steepness) / 2
     shifted = z - tilt * width / np.sqrt(opening**2 - tilt**2)
-    return tilt * shifted + opening * np.sqrt(shifted**2 + width**2)
+    kink: Array = tilt * shifted + opening * np.sqrt(shifted**2 + width**2)
+    return kink

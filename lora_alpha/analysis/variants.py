@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,14 +17,15 @@ Array = NDArray[np.float64]
 KNOTS = np.arange(-3.0, 3.01, 0.75)  # octaves from the minimum where a variant is free
 SIZE = 0.15  # standard deviation of a variant, as a share of the rise
 FLOOR = 0.1  # at the minimum, as a share of the rise one octave off
-STEPS = 3
-WIDER = 1.3  # variants are drawn from a posterior this much wider than its Gaussian
+STEPS = 5
+WIDER = 1.05  # variants are drawn from a posterior this much wider than its Gaussian
 
 
 @dataclass(frozen=True, eq=False)
 class Placed:
     """One curve under a shape: cells ``x`` (n,), contrasts ``mean`` (n-1,) = basisᵀ·costs with their inverse
-    covariance, and the position and depth that fit best."""
+    covariance, and the position and depth that fit best.
+    """
 
     x: Array
     basis: Array
@@ -47,16 +49,20 @@ def variants(
         num: How many.
 
     Returns:
-        The variants (T, num), and log prior - log proposal of each (num,).
+        The variants (T, num), and the log-prior of each (num,) in units of their shape's.
     """
     table = np.concatenate([shape[:, None], (shape[:, None] + FLOOR) * _functions()], axis=1)
     weights, covariance = _posterior(table, curves)
     root = np.linalg.cholesky(covariance) * WIDER
     noise = rng.standard_normal((len(weights), num))
     drawn = weights[:, None] + root @ noise
-    log = -0.5 * (drawn**2).sum(0) / SIZE**2 - len(weights) * np.log(SIZE)
+    log = -0.5 * (drawn**2).sum(0) / SIZE**2 - len(weights) * math.log(SIZE)
     log += 0.5 * (noise**2).sum(0) + np.log(np.diag(root)).sum()
-    return table[:, :1] + table[:, 1:] @ drawn, log - np.log(num)
+    # Weighed by the best fit, less what chance alone gains with each weight that the curves decide, not by volume.
+    decided = np.eye(len(weights)) - covariance / SIZE**2
+    log -= 0.5 * np.linalg.slogdet(covariance / SIZE**2)[1] + 0.5 * np.trace(decided)
+    made: Array = table[:, :1] + table[:, 1:] @ drawn
+    return made, log - math.log(num)
 
 
 @cache
@@ -105,4 +111,4 @@ def _posterior(table: Array, curves: Sequence[Placed]) -> tuple[Array, Array]:
             depth[row] = max(depth[row] + step[0], depth[row] / 2)
             middle[row] += float(np.clip(step[1], -0.5, 0.5))
         weights = updated
-    return weights, np.linalg.inv(information)
+    return weights, np.asarray(np.linalg.inv(information), dtype=np.float64)
