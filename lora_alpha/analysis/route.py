@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_alpha.analysis.cells import Cell, best_cell
-from lora_alpha.analysis.surface import Curve, fit_surface
+from lora_alpha.analysis.curves import Curve
+from lora_alpha.analysis.surface import fit_surface
 
 Axis = Literal["alpha", "lr"]
 End = Literal["", "low_edge", "high_edge", "cliff"]
