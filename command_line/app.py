@@ -38,6 +38,20 @@ Train = Annotated[
     list[str] | None,
     typer.Option(help="A training field, NAME=VALUE, as in optimizer=sgd; repeatable; ? lists them."),
 ]
+Metric = Annotated[
+    str | None, typer.Option(help="What α is chosen by, such as accuracy; the held-out loss unless given.")
+]
+Goal = Annotated[
+    str | None, typer.Option(help="min or max: which way the metric is better, where its name does not say.")
+]
+Objective = Annotated[str | None, typer.Option(help="final or best: at the end, or the best on the way.")]
+AtStep = Annotated[int | None, typer.Option(help="Read every run at this step.", min=0)]
+StepsTo = Annotated[
+    float | None, typer.Option(help="In place of the metric the steps until it is this good.")
+]
+MaxForgetting = Annotated[
+    float | None, typer.Option(help="Also say the best measured α whose forgetting is at most this.")
+]
 DEFAULT_API = "http://127.0.0.1:8050"
 
 
@@ -133,6 +147,8 @@ def sweep(
     seeds: Annotated[str | None, typer.Option(help="Seeds.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps per run.", min=1)] = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep.")] = None,
+    metric: Metric = None,
+    goal: Goal = None,
     train: Train = None,
     settings: Settings = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it would take.")] = False,
@@ -153,6 +169,8 @@ def sweep(
         seeds=seeds,
         steps=steps,
         name=name,
+        metric=metric,
+        goal=goal,
         train=train,
         workload_options=settings,
     )
@@ -205,12 +223,26 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="File, or folder for all; standard output unless given.")
     ] = None,
+    metric: Metric = None,
+    goal: Goal = None,
+    objective: Objective = None,
+    at_step: AtStep = None,
+    steps_to: StepsTo = None,
+    max_forgetting: MaxForgetting = None,
     api: Api = DEFAULT_API,
 ) -> None:
     """Download CSV."""
     from command_line.remote import export_csv
 
-    export_csv(api, kind=kind, sweep=sweep, out=out)
+    reading = {
+        "metric": metric,
+        "goal": goal,
+        "objective": objective,
+        "at_step": at_step,
+        "steps_to": steps_to,
+        "max_forgetting": max_forgetting,
+    }
+    export_csv(api, kind=kind, sweep=sweep, out=out, **reading)
 
 
 @app.command()
@@ -230,23 +262,39 @@ def recommend(
     sweep: Annotated[str, typer.Option(help="Sweep to read from.")],
     rank: Annotated[int, typer.Option(help="Rank you will train with.", min=1)],
     lr: Annotated[float | None, typer.Option(help="Learning rate you will train with.")] = None,
+    metric: Metric = None,
+    goal: Goal = None,
+    objective: Objective = None,
+    at_step: AtStep = None,
+    steps_to: StepsTo = None,
+    max_forgetting: MaxForgetting = None,
     api: Api = DEFAULT_API,
 ) -> None:
     """Say which α to use, with its interval and the runs behind it."""
     from command_line.remote import recommend as print_recommendation
 
-    print_recommendation(api, sweep=sweep, rank=rank, lr=lr)
+    reading = {
+        "metric": metric,
+        "goal": goal,
+        "objective": objective,
+        "at_step": at_step,
+        "steps_to": steps_to,
+        "max_forgetting": max_forgetting,
+    }
+    print_recommendation(api, sweep=sweep, rank=rank, lr=lr, **reading)
 
 
 @app.command()
 def ingest(
     source: Annotated[Path, typer.Argument(help="MLflow store, W&B CSV export or our own CSV folder.")],
+    metric: Metric = None,
+    goal: Goal = None,
     api: Api = DEFAULT_API,
 ) -> None:
     """Import runs that were trained elsewhere."""
     from command_line.remote import ingest as import_runs
 
-    import_runs(api, source)
+    import_runs(api, source, metric=metric, goal=goal)
 
 
 def main() -> None:

@@ -94,8 +94,10 @@ def submit(api: str, request: SweepRequest, *, plan_only: bool, wait: bool) -> i
         return 0 if ended.state == "finished" else 1
 
 
-def export_csv(api: str, *, kind: str, sweep: str | None, out: Path | None) -> None:
+def export_csv(api: str, *, kind: str, sweep: str | None, out: Path | None, **reading: Any) -> None:
     """Stream CSV to ``out`` (a file, or a folder for ``all``) or to standard output.
+
+    ``reading`` says how runs are read, and may bound their forgetting: see ``Client.export_csv``.
 
     Raises:
         InvalidSpec: If ``kind`` is no export, or ``all`` has no folder to go to.
@@ -106,21 +108,21 @@ def export_csv(api: str, *, kind: str, sweep: str | None, out: Path | None) -> N
         raise InvalidSpec([FieldProblem("out", "all writes several files: give a folder with --out")])
     with _client(api) as client:
         if out is None:
-            for block in client.export_csv(kind, sweep):
+            for block in client.export_csv(kind, sweep, **reading):
                 sys.stdout.buffer.write(block)
         elif kind == "all":
-            write_csv_folder(client, out, sweeps=[sweep] if sweep else None)
+            write_csv_folder(client, out, sweeps=[sweep] if sweep else None, **reading)
         else:
             with out.open("wb") as file:
-                file.writelines(client.export_csv(kind, sweep))
+                file.writelines(client.export_csv(kind, sweep, **reading))
 
 
-def write_csv_folder(client: Client, folder: Path, *, sweeps: Sequence[str] | None) -> None:
+def write_csv_folder(client: Client, folder: Path, *, sweeps: Sequence[str] | None, **reading: Any) -> None:
     """Every export of these sweeps (all if None) as ``folder/<kind>.csv``."""
     folder.mkdir(parents=True, exist_ok=True)
     for kind in CSV_KINDS:
         with (folder / f"{kind}.csv").open("wb") as file:
-            file.writelines(client.export_csv(kind, sweeps))
+            file.writelines(client.export_csv(kind, sweeps, **reading))
 
 
 def download_adapter(api: str, *, run: str, out: Path) -> None:
@@ -140,13 +142,15 @@ def _client(api: str) -> Client:
     return Client(api, token=os.environ.get("LORA_ALPHA_TOKEN"))
 
 
-def recommend(api: str, *, sweep: str, rank: int, lr: float | None) -> None:
-    """Print the recommendation for one rank."""
+def recommend(api: str, *, sweep: str, rank: int, lr: float | None, **reading: Any) -> None:
+    """Print the recommendation for one rank; ``reading`` as in ``Client.recommend``."""
     console = Console()
     with _client(api) as client:
-        answer = client.recommend(sweep=sweep, rank=rank, lr=lr)
+        answer = client.recommend(sweep=sweep, rank=rank, lr=lr, **reading)
     table = Table(show_header=False)
-    for name, value in {"sweep_id": answer.sweep_id, **asdict(answer)}.items():
+    shown = {"sweep_id": answer.sweep_id, **asdict(answer), "metric": answer.metric.title}
+    bounded = shown.pop("bounded") or {}
+    for name, value in (shown | {f"bounded {name}": value for name, value in bounded.items()}).items():
         if name != "snippet" and value not in (None, (), ""):
             table.add_row(name, "\n".join(map(str, value)) if isinstance(value, tuple) else str(value))
     console.print(table)
@@ -170,11 +174,11 @@ def probe(api: str, body: dict[str, Any]) -> int:
     return 0
 
 
-def ingest(api: str, source: Path) -> None:
+def ingest(api: str, source: Path, *, metric: str | None, goal: Any) -> None:
     """Import the runs in ``source`` through the ingest API."""
     from lora_alpha.importers.registry import import_runs
 
     with _client(api) as client:
         console = Console()
-        for line in import_runs(client, source):
+        for line in import_runs(client, source, metric=metric, goal=goal):
             console.print(line)

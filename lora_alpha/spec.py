@@ -14,6 +14,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from lora_alpha.methods import METHODS, method_scale
+from lora_alpha.metrics import Goal
 from lora_alpha.scaling import law_alpha
 
 RunState = Literal["queued", "running", "finished", "failed", "cancelled", "lost"]
@@ -32,6 +33,8 @@ Rank = Annotated[int, Field(ge=1, le=4096)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 LearningRate = Annotated[float, Field(gt=0, le=100.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+METRIC_NAME = r"^[\w./@:+-]+$"
+MetricName = Annotated[str, Field(min_length=1, max_length=100, pattern=METRIC_NAME)]
 
 
 class Frozen(BaseModel):
@@ -284,8 +287,14 @@ class Search(Frozen):
 
 
 class SweepSettings(Frozen):
-    """What a request says of its sweep beside axes and training, kept as it is."""
+    """What a request says of its sweep beside axes and training, kept as it is.
 
+    ``metric`` is what α is chosen by, on every page, in the API and by an adaptive search: the held-out loss
+    unless given. ``goal`` says which way is better where its declaration and its name do not.
+    """
+
+    metric: MetricName | None = None
+    goal: Goal | None = None
     lr_ratio: Positive | None = None
     alpha_schedule: AlphaSchedule = AlphaSchedule()
     probes: ProbePlan | None = None

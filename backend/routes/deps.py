@@ -13,7 +13,9 @@ from backend.queue import ring
 from backend.services.outcomes import Reading
 from backend.settings import Settings
 from backend.store.engines import Store
-from lora_alpha.spec import Objective, RunState, SweepState
+from lora_alpha.errors import FieldProblem, InvalidSpec
+from lora_alpha.metrics import Goal
+from lora_alpha.spec import MetricName, Objective, RunState, SweepState
 
 Finite = Annotated[float, Query(allow_inf_nan=False)]
 Whole = Annotated[int, Query(ge=0, lt=2**31)]
@@ -52,10 +54,21 @@ def _backend(request: Request) -> Backend:
 
 
 def _reading(
-    objective: Annotated[Objective, Query(description="Loss at the end, or the best on the way.")] = "final",
+    objective: Annotated[Objective, Query(description="At the end, or the best on the way.")] = "final",
     at_step: Annotated[int | None, Query(ge=0, le=2**53, description="Read every run at this step.")] = None,
+    metric: Annotated[
+        MetricName | None,
+        Query(description="A recorded metric; the sweep's own unless given."),
+    ] = None,
+    goal: Annotated[Goal | None, Query(description="Which way is better; else by its name.")] = None,
+    steps_to: Annotated[
+        float | None,
+        Query(allow_inf_nan=False, description="In place of the metric the steps until it is this good."),
+    ] = None,
 ) -> Reading:
-    return Reading(objective=objective, at_step=at_step)
+    if at_step is not None and steps_to is not None:
+        raise InvalidSpec([FieldProblem("steps_to", "got at_step, too: give one of them")])
+    return Reading(objective=objective, at_step=at_step, metric=metric, goal=goal, steps_to=steps_to)
 
 
 def _run_filters(
@@ -86,6 +99,7 @@ BackendDep = Annotated[Backend, Depends(_backend)]
 ReadingDep = Annotated[Reading, Depends(_reading)]
 RunFilters = Annotated[dict[str, Any], Depends(_run_filters)]
 SweepStates = Annotated[list[SweepState] | None, BeforeValidator(_split), Query()]
+Bound = Annotated[float, Query(allow_inf_nan=False, description="Largest mean forgetting that is allowed.")]
 Cursor = Annotated[
     str | None,
     Query(description="The 'next' of the page before.", max_length=500),

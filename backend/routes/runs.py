@@ -32,7 +32,7 @@ def listing(
     backend: BackendDep,
     filters: RunFilters,
     sort: Annotated[
-        str, Query(max_length=40, description="A column, - before it for descending.")
+        str, Query(max_length=101, description="A column or a metric, - before it for descending.")
     ] = "position",
     cursor: Cursor = None,
     limit: Limit = 100,

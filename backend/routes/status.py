@@ -10,7 +10,7 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from backend.login import set_token_cookie, token_matches
-from backend.routes.deps import BackendDep
+from backend.routes.deps import BackendDep, Bound, ReadingDep
 from backend.services import analysis, presets, status
 from lora_alpha.wire.analysis import Advice
 from lora_alpha.wire.base import Wire
@@ -61,10 +61,14 @@ def recommend(
     backend: BackendDep,
     sweep: Annotated[str, Query(max_length=100)],
     rank: Annotated[int, Query(ge=1, le=4096)],
+    reading: ReadingDep,
     lr: Annotated[float | None, Query(gt=0, le=100, allow_inf_nan=False)] = None,
+    max_forgetting: Bound | None = None,
 ) -> Advice:
     """Which α to use, and why."""
-    return analysis.recommend(backend.store, sweep, rank=rank, lr=lr)
+    return analysis.recommend(
+        backend.store, sweep, rank=rank, lr=lr, reading=reading, max_forgetting=max_forgetting
+    )
 
 
 @router.post("/login", status_code=204)

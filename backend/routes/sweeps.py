@@ -9,10 +9,21 @@ from fastapi import APIRouter, Body, Header, Query, Response
 from pydantic import ValidationError
 
 from backend.problems import all_problems
-from backend.routes.deps import BackendDep, Cursor, Limit, ReadingDep, SweepStates
+from backend.routes.deps import BackendDep, Bound, Cursor, Limit, ReadingDep, SweepStates
 from backend.services import analysis, steering, sweeps
+from backend.services.sweep_metrics import list_sweep_metrics
 from lora_alpha.request import SweepRequest
-from lora_alpha.wire.analysis import MARGIN, Cells, Collapse, Equivalences, Laws, Schedules, Target
+from lora_alpha.wire.analysis import (
+    MARGIN,
+    BoundedOptima,
+    Cells,
+    Collapse,
+    Equivalences,
+    Laws,
+    Schedules,
+    SweepMetrics,
+    Target,
+)
 from lora_alpha.wire.sweeps import ExtendRequest, FieldError, Page, Sweep, SweepPatch, SweepPlan
 
 router = APIRouter(prefix="/sweeps", tags=["sweeps"])
@@ -111,6 +122,18 @@ def cells(sweep_id: str, backend: BackendDep, reading: ReadingDep) -> Cells:
 def law(sweep_id: str, backend: BackendDep, reading: ReadingDep, target: Target = "alpha") -> Laws:
     """The best α (or lr) of every rank and the law through them."""
     return analysis.law(backend.store, sweep_id, reading, target=target)
+
+
+@router.get("/{sweep_id}/metrics")
+def metrics(sweep_id: str, backend: BackendDep) -> SweepMetrics:
+    """What α can be chosen by."""
+    return list_sweep_metrics(backend.store, sweep_id)
+
+
+@router.get("/{sweep_id}/bounded")
+def bounded(sweep_id: str, backend: BackendDep, reading: ReadingDep, max_forgetting: Bound) -> BoundedOptima:
+    """The best measured α whose forgetting stays within a bound."""
+    return analysis.bounded(backend.store, sweep_id, reading, max_forgetting=max_forgetting)
 
 
 @router.get("/{sweep_id}/equivalence")

@@ -3,51 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy.orm import Session
-
-from backend.services.outcomes import Reading, sweep_cells
+from backend.services.outcomes import Reading, SweepRead, read_sweep
 from backend.services.presenters import spec_warnings
 from backend.store.engines import Store
 from backend.store.sweeps import find_sweep
+from lora_alpha.analysis.bounded import bounded_optima, no_bound_reasons
 from lora_alpha.analysis.cells import Cell, constant_alpha
 from lora_alpha.analysis.collapse import collapse_scores, collapsing_coordinate
 from lora_alpha.analysis.equivalence import compare_routes
-from lora_alpha.analysis.law import Law, fit_laws, no_law_reasons
+from lora_alpha.analysis.law import fit_laws, no_law_reasons
 from lora_alpha.analysis.optimum import Target
 from lora_alpha.analysis.overall import overall_verdict
 from lora_alpha.analysis.recommend import recommend as recommend_alpha
 from lora_alpha.analysis.rules import RULES
 from lora_alpha.analysis.schedules import compare_schedules, schedules_verdict
-from lora_alpha.wire.analysis import Advice, Cells, Collapse, Equivalences, Laws, Schedules
+from lora_alpha.wire.analysis import Advice, BoundedOptima, Cells, Collapse, Equivalences, Laws, Schedules
+
+LATEST = Reading()  # the sweep's own metric at the end
 
 
 def cells(store: Store, sweep_id: str, reading: Reading) -> Cells:
     """``GET /sweeps/{id}/cells``."""
     with store.read() as session:
         sweep = find_sweep(session, sweep_id)
-        found = sweep_cells(session, sweep_id, reading)
+        read = read_sweep(session, sweep_id, reading)
         warnings = _warnings(sweep.spec, reading)
-    return Cells(
-        sweep_id=sweep_id,
-        objective=reading.objective,
-        at_step=reading.at_step,
-        cells=found,
-        warnings=warnings,
-    )
+    return Cells(**_said(sweep_id, reading, read), cells=read.cells, warnings=warnings)
 
 
 def law(store: Store, sweep_id: str, reading: Reading, *, target: Target = "alpha") -> Laws:
     """``GET /sweeps/{id}/law``: nulls and reasons where no fit is possible."""
     with store.read() as session:
         sweep = find_sweep(session, sweep_id)
-        found = sweep_cells(session, sweep_id, reading)
+        read = read_sweep(session, sweep_id, reading)
+        found = read.cells
         warnings = [*_warnings(sweep.spec, reading), *_moving(found)]
     laws = fit_laws(found, target=target)
     return Laws(
-        sweep_id=sweep_id,
-        objective=reading.objective,
-        at_step=reading.at_step,
+        **_said(sweep_id, reading, read),
         laws=laws,
         warnings=warnings,
         reasons=no_law_reasons(found, laws, target=target),
@@ -55,22 +50,15 @@ def law(store: Store, sweep_id: str, reading: Reading, *, target: Target = "alph
     )
 
 
-def sweep_laws(session: Session, sweep_id: str, reading: Reading, *, target: Target) -> list[Law]:
-    """The laws of a sweep, as ``GET /sweeps/{id}/law`` gives them."""
-    return fit_laws(sweep_cells(session, sweep_id, reading), target=target)
-
-
 def equivalence(store: Store, sweep_id: str, reading: Reading, *, margin: float) -> Equivalences:
     """``GET /sweeps/{id}/equivalence``."""
     with store.read() as session:
-        find_sweep(session, sweep_id)
-        found = sweep_cells(session, sweep_id, reading)
+        read = read_sweep(session, sweep_id, reading)
+    found = read.cells
     items = compare_routes(constant_alpha(found), margin=margin)
     verdict, reasons = overall_verdict(items)
     return Equivalences(
-        sweep_id=sweep_id,
-        objective=reading.objective,
-        at_step=reading.at_step,
+        **_said(sweep_id, reading, read),
         margin=margin,
         verdict=verdict,
         items=items,
@@ -81,15 +69,13 @@ def equivalence(store: Store, sweep_id: str, reading: Reading, *, margin: float)
 def collapse(store: Store, sweep_id: str, reading: Reading) -> Collapse:
     """``GET /sweeps/{id}/collapse``."""
     with store.read() as session:
-        find_sweep(session, sweep_id)
-        found = sweep_cells(session, sweep_id, reading)
+        read = read_sweep(session, sweep_id, reading)
+    found = read.cells
     constant = constant_alpha(found)
     methods = sorted({cell.method for cell in constant if cell.rank is not None})
     items = [score for method in methods for score in collapse_scores(constant, method=method)]
     return Collapse(
-        sweep_id=sweep_id,
-        objective=reading.objective,
-        at_step=reading.at_step,
+        **_said(sweep_id, reading, read),
         verdict=collapsing_coordinate(items),
         items=items,
         reasons=[*([] if items else ["no cell of this sweep has finished yet"]), *_moving(found)],
@@ -99,13 +85,11 @@ def collapse(store: Store, sweep_id: str, reading: Reading) -> Collapse:
 def schedules(store: Store, sweep_id: str, reading: Reading, *, margin: float) -> Schedules:
     """``GET /sweeps/{id}/schedules``."""
     with store.read() as session:
-        find_sweep(session, sweep_id)
-        found = sweep_cells(session, sweep_id, reading)
+        read = read_sweep(session, sweep_id, reading)
+    found = read.cells
     items = compare_schedules(found, margin=margin)
     return Schedules(
-        sweep_id=sweep_id,
-        objective=reading.objective,
-        at_step=reading.at_step,
+        **_said(sweep_id, reading, read),
         margin=margin,
         verdict=schedules_verdict(items),
         num_pending=sum(cell.num_pending for cell in found),
@@ -113,17 +97,59 @@ def schedules(store: Store, sweep_id: str, reading: Reading, *, margin: float) -
     )
 
 
-def recommend(store: Store, sweep_id: str, *, rank: int, lr: float | None) -> Advice:
-    """``GET /recommend``.
+def bounded(store: Store, sweep_id: str, reading: Reading, *, max_forgetting: float) -> BoundedOptima:
+    """``GET /sweeps/{id}/bounded``."""
+    with store.read() as session:
+        read = read_sweep(session, sweep_id, reading)
+    found = read.cells
+    reasons = no_bound_reasons(found)
+    return BoundedOptima(
+        **_said(sweep_id, reading, read),
+        max_forgetting=max_forgetting,
+        items=[] if reasons else bounded_optima(found, max_forgetting=max_forgetting),
+        reasons=[*reasons, *_moving(found)],
+    )
+
+
+def recommend(
+    store: Store,
+    sweep_id: str,
+    *,
+    rank: int,
+    lr: float | None,
+    reading: Reading = LATEST,
+    max_forgetting: float | None = None,
+) -> Advice:
+    """``GET /recommend``; with a bound on forgetting also the best measured α within it.
 
     Raises:
         FitError: If nothing measured supports an answer.
     """
     with store.read() as session:
-        find_sweep(session, sweep_id)
-        found = constant_alpha(sweep_cells(session, sweep_id, Reading()))
+        read = read_sweep(session, sweep_id, reading)
+    found = constant_alpha(read.cells)
     answer = recommend_alpha(fit_laws(found), found, rank=rank, lr=lr)
-    return Advice(sweep_id=sweep_id, **vars(answer))
+    notes, within = list(read.notes), None
+    if max_forgetting is not None:
+        items = bounded_optima(found, max_forgetting=max_forgetting)
+        wanted = (answer.method, rank, answer.lr)
+        within = next((item for item in items if (item.method, item.rank, item.lr) == wanted), None)
+        if within is None:
+            notes.append(f"Of rank {rank} at lr {answer.lr:g} no α was measured: its forgetting is unknown.")
+    said = _said(sweep_id, reading, read) | {"notes": tuple(notes)}
+    return Advice(**vars(answer) | said, bounded=within)
+
+
+def _said(sweep_id: str, reading: Reading, read: SweepRead) -> dict[str, Any]:
+    """How the runs were read: the fields that every answer has."""
+    return {
+        "sweep_id": sweep_id,
+        "objective": reading.objective,
+        "at_step": reading.at_step,
+        "steps_to": reading.steps_to,
+        "metric": read.metric,
+        "notes": list(read.notes),
+    }
 
 
 def _warnings(spec: dict[str, object], reading: Reading) -> list[str]:

@@ -16,13 +16,15 @@ from sqlalchemy.orm import Session
 
 from backend.services.jobs import Change, open_change
 from backend.services.presenters import show_run
+from backend.services.sweep_metrics import LOSS_OF, declared_metrics, is_number
 from backend.store.engines import Store
 from backend.store.jobs import new_id
-from backend.store.metrics import Series, append_points, decimal_values, read_metric
+from backend.store.metrics import Series, append_points, decimal_values, list_metrics, read_metric
 from backend.store.sweeps import INGESTED, find_run, next_position
 from backend.store.tables import ChunkRow, IdempotencyRow, RunRow, SweepRow
 from lora_alpha.errors import Conflict, FieldProblem, InvalidSpec, NotFound
 from lora_alpha.methods import LORA, METHODS
+from lora_alpha.metrics import EVAL_LOSS, describe, guess_goal
 from lora_alpha.spec import Configuration, short_number
 from lora_alpha.wire.jobs import IngestPoints, IngestReceipt, IngestRun, IngestSeries
 from lora_alpha.wire.sweeps import Run
@@ -35,7 +37,7 @@ def add_run(store: Store, request: IngestRun, *, now: float) -> Run:
 
     Raises:
         NotFound: If ``sweep`` does not exist.
-        InvalidSpec: If the method is unknown, or rank or α are missing.
+        InvalidSpec: If the method is unknown, rank or α are missing, or which way the metric is better.
         Conflict: If ``sweep`` is trained here.
     """
     scale = _scale(request)
@@ -50,6 +52,7 @@ def add_run(store: Store, request: IngestRun, *, now: float) -> Run:
                 IdempotencyRow(key=_run_key(sweep, request), body_hash="", resource_id=row.id, created=now)
             )
         _widen(sweep, row, request)
+        _note_metric(sweep, request)
         return show_run(row, sweep.tags)
 
 
@@ -193,6 +196,13 @@ def _widen(sweep: SweepRow, row: RunRow, request: IngestRun) -> None:
     sweep.tags = list(dict.fromkeys([*sweep.tags, *request.tags]))
 
 
+def _note_metric(sweep: SweepRow, request: IngestRun) -> None:
+    """What α is to be chosen by from now on."""
+    if request.metric is not None:
+        goal = describe(request.metric, goal=request.goal, declared=declared_metrics(sweep)).goal
+        sweep.spec = {**sweep.spec, "metric": request.metric, "goal": goal}
+
+
 def _check_lengths(request: IngestPoints) -> None:
     problems = [
         FieldProblem(
@@ -246,6 +256,9 @@ def _apply_outcome(session: Session, row: RunRow, request: IngestPoints, *, now:
     if request.state in {"finished", "failed"}:
         row.state, row.finished = request.state, row.finished or now
         _read_losses(session, row)
+        row.summary = {**row.summary, **_last_values(session, row), **request.summary}
+    if request.final_loss is not None:
+        _mark_loss(row, EVAL_LOSS.name)
     for name in ("final_loss", "best_loss", "best_step", "diverged"):
         if (value := getattr(request, name)) is not None:
             setattr(row, name, value)
@@ -256,6 +269,10 @@ def _read_losses(session: Session, row: RunRow) -> None:
     for metric in LOSSES:
         series = read_metric(session, [row.id], metric).get(row.id)
         if series is None:
+            if is_number(last := row.summary.get(metric)):
+                row.final_loss, row.best_loss = last, last
+                _mark_loss(row, metric)
+                return
             continue
         finite = np.isfinite(series.values)
         values = decimal_values(series.values)
@@ -265,7 +282,24 @@ def _read_losses(session: Session, row: RunRow) -> None:
         if finite.any():
             best = int(np.argmin(np.where(finite, series.values, np.inf)))
             row.best_loss, row.best_step = values[best], int(series.steps[best])
+        _mark_loss(row, metric)
         return
+
+
+def _mark_loss(row: RunRow, metric: str) -> None:
+    """Keep what the run's loss is of, where that is not the held-out loss: the two are not comparable."""
+    kept = {name: value for name, value in row.configuration.items() if name != LOSS_OF}
+    row.configuration = kept if metric == EVAL_LOSS.name else {**kept, LOSS_OF: metric}
+
+
+def _last_values(session: Session, row: RunRow) -> dict[str, float]:
+    """The last value of every curve that runs may be sorted by: of which it is known what is better."""
+    names = [name for name in list_metrics(session, [row.id]) if name not in LOSSES and guess_goal(name)]
+    found: dict[str, float] = {}
+    for name in names:
+        value = decimal_values(read_metric(session, [row.id], name)[row.id].values[-1:])[0]
+        found |= {name: value} if np.isfinite(value) else {}
+    return found
 
 
 def _run_key(sweep: SweepRow, request: IngestRun) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -12,6 +11,7 @@ from sqlalchemy.orm import Session
 from backend.services.actions import allowed_actions
 from backend.services.estimates import sweep_etas, sweep_progress
 from backend.services.outcomes import schedule_label
+from backend.services.sweep_metrics import is_number
 from backend.store.sweeps import INGESTED, run_counts
 from backend.store.tables import JobRow, RunRow, SweepRow
 from lora_alpha.analysis.cells import MIN_SEEDS
@@ -78,7 +78,7 @@ def show_run(row: RunRow, tags: Sequence[str], *, attempt: int = 0) -> Run:
     fields |= {
         "scale": _final_scale(row),
         "lr_ratio": row.configuration.get("lr_ratio", 1.0),
-        "summary": {name: value for name, value in row.summary.items() if _is_number(value)},
+        "summary": {name: value for name, value in row.summary.items() if is_number(value)},
         "started_at": timestamp(row.started),
         "finished_at": timestamp(row.finished),
         "duration_s": None if row.finished is None or row.started is None else row.finished - row.started,
@@ -91,11 +91,7 @@ def show_run(row: RunRow, tags: Sequence[str], *, attempt: int = 0) -> Run:
 
 def _final_scale(row: RunRow) -> float | None:
     final = row.summary.get("scale")
-    return final if _is_number(final) else row.scale
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return final if is_number(final) else row.scale
 
 
 def spec_warnings(spec: dict[str, object]) -> list[str]:

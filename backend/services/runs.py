@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy.orm import Session
 from tsdownsample import MinMaxLTTBDownsampler
 
 from backend.pages import decode_cursor, encode_cursor
@@ -20,6 +21,8 @@ from backend.store.metrics import Series, decimal_values, list_metrics, read_met
 from backend.store.sweeps import find_run
 from backend.store.tables import JobRow, RunRow
 from lora_alpha.errors import FieldProblem, InvalidSpec
+from lora_alpha.metrics import guess_goal
+from lora_alpha.spec import METRIC_NAME
 from lora_alpha.wire.sweeps import Curve, Curves, Page, Run
 
 SORTABLE = (
@@ -57,28 +60,52 @@ def listing(
     cursor: str | None,
     limit: int,
 ) -> Page[Run]:
-    """Runs that match every filter, in the order of ``sort`` (a column, ``-`` before it for descending).
+    """Runs that match every filter, in the order of ``sort``.
+
+    That is a column or a metric of the runs' summaries, ``-`` before it for descending.
 
     Raises:
-        InvalidSpec: If ``sort`` is no column or the cursor is not from this listing.
+        InvalidSpec: If ``sort`` is neither or the cursor is not from this listing.
     """
     descending, name = sort.startswith("-"), sort.removeprefix("-")
-    if name not in SORTABLE:
-        raise InvalidSpec([FieldProblem("sort", f"got {sort!r}: choose one of {', '.join(SORTABLE)}")])
-    column = getattr(RunRow, name)
-    query = select(RunRow).where(*_conditions(filters))
+    column = getattr(RunRow, name) if name in SORTABLE else _summary_column(sort, name)
+    # The value as the database compares it: a cursor made of it means the same row again.
+    query = select(RunRow, column).where(*_conditions(filters))
     nulls_last = column.is_(None)
     query = query.order_by(nulls_last, column.desc() if descending else column, RunRow.id)
     if cursor:
         query = query.where(_after(column, cursor, descending=descending))
     with store.read() as session:
-        rows = list(session.scalars(query.limit(limit + 1)))
+        if name not in SORTABLE and guess_goal(name) is None:
+            _check_held(session, column, filters, sort)
+        rows = list(session.execute(query.limit(limit + 1)))
         page = rows[:limit]
         more = len(rows) > limit
         return Page(
-            items=show_runs(session, page),
-            next=encode_cursor(getattr(page[-1], name), page[-1].id) if more else None,
+            items=show_runs(session, [row for row, _ in page]),
+            next=encode_cursor(page[-1][1], page[-1][0].id) if more else None,
         )
+
+
+def _summary_column(sort: str, name: str) -> ColumnElement[Any]:
+    """A metric of the summary as a column: NULL of runs that have none."""
+    if not re.fullmatch(METRIC_NAME, name):
+        raise _unsortable(sort)
+    column: ColumnElement[Any] = RunRow.summary[name].as_float()
+    return column
+
+
+def _check_held(session: Session, column: ColumnElement[Any], filters: Mapping[str, Any], sort: str) -> None:
+    """A name that does not sound like a metric must be one of some run: it may be a misspelt column."""
+    runs = select(RunRow.id).where(*_conditions(filters), column.is_not(None))
+    if session.scalar(runs.limit(1)) is None:
+        raise _unsortable(sort)
+
+
+def _unsortable(sort: str) -> InvalidSpec:
+    columns = ", ".join(SORTABLE)
+    message = f"got {sort!r}: choose one of {columns}, or a metric that the summary of a run holds"
+    return InvalidSpec([FieldProblem("sort", message)])
 
 
 def read(store: Store, run_id: str) -> Run:

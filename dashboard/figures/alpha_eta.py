@@ -11,17 +11,17 @@ from dashboard.figures.style import (
     SYMBOLS,
     Figure,
     Theme,
-    axis,
     empty,
     layout,
     number,
     octave_axis,
     ordinal_colours,
+    value_axis,
 )
 from lora_alpha.wire.analysis import Cell
 
 NOTHING = "No cells yet."
-# Viridis, low loss bright: the eye goes to the best cells.
+# Viridis, the best bright: the eye goes there.
 SCALE = [
     [0.0, "#fde725"],
     [0.2, "#7ad151"],
@@ -33,13 +33,13 @@ SCALE = [
 
 
 def map_figure(cells: Sequence[Cell], theme: Theme, *, vertical: str, label: str) -> Figure:
-    """One square per measured cell; ✕ diverged, ○ pending, △ failed; the best is outlined.
+    """One square per measured cell; ✕ diverged, ▽ not reached, ○ pending, △ failed; the best is outlined.
 
     Args:
         cells: Cells of one method (and of one rank, where ``vertical`` is lr).
         theme: Colours.
         vertical: ``lr`` or ``rank``.
-        label: What the loss measures.
+        label: What the values are of, and which way is better.
     """
     shown = [cell for cell in cells if cell.alpha is not None and getattr(cell, vertical) is not None]
     if not shown:
@@ -47,16 +47,18 @@ def map_figure(cells: Sequence[Cell], theme: Theme, *, vertical: str, label: str
     rows = sorted({getattr(cell, vertical) for cell in shown})
     columns = sorted({cell.alpha for cell in shown if cell.alpha is not None})
     size = int(max(8, min(46, _pitch(columns, 1000) - 3, 400 // max(1, len(rows)))))
-    good = [cell for cell in shown if cell.mean is not None and not cell.num_diverged]
+    good = [cell for cell in shown if cell.measured]
     data = [_tiles(good, vertical, size, label, theme)] if good else []
     data += _marks([c for c in shown if c.num_diverged], vertical, "x", "diverged", theme.bad, size)
     data += _marks(
         [c for c in shown if c.num_failed], vertical, "triangle-up-open", "failed", theme.bad, size
     )
-    pending = [c for c in shown if c.mean is None and not c.num_diverged and not c.num_failed]
+    unreached = [c for c in shown if c.num_unreached]
+    data += _marks(unreached, vertical, "triangle-down-open", "not reached", theme.bad, size)
+    pending = [c for c in shown if c.mean is None and not (c.tried or c.num_failed)]
     data += _marks(pending, vertical, "circle-open", "not finished", theme.muted, size)
     if good:
-        best = min(good, key=lambda cell: cell.mean if cell.mean is not None else math.inf)
+        best = min(good, key=lambda cell: math.inf if cell.cost is None else cell.cost)
         data.append(_best(best, vertical, size, theme))
     name = "η (learning rate)" if vertical == "lr" else "rank r"
     return {
@@ -72,7 +74,7 @@ def map_figure(cells: Sequence[Cell], theme: Theme, *, vertical: str, label: str
 
 
 def slices_figure(cells: Sequence[Cell], theme: Theme, *, label: str, log_y: bool) -> Figure:
-    """Mean loss against α, one line per rank (and η), with the 95 % interval of the mean."""
+    """Mean against α, one line per rank (and η), with the 95 % interval of the mean."""
     lines: dict[tuple[int, float], list[Cell]] = {}
     for cell in cells:
         if cell.rank is not None and cell.alpha is not None and cell.mean is not None:
@@ -104,7 +106,10 @@ def slices_figure(cells: Sequence[Cell], theme: Theme, *, label: str, log_y: boo
     return {
         "data": data,
         "layout": layout(
-            theme, x=octave_axis(theme, "α", alphas), y=axis(theme, label, log=log_y), hovermode="closest"
+            theme,
+            x=octave_axis(theme, "α", alphas),
+            y=value_axis(theme, label, [cell.mean for cell in cells], log=log_y),
+            hovermode="closest",
         ),
     }
 
@@ -117,8 +122,12 @@ def _pitch(values: Sequence[float], pixels: float) -> float:
 
 
 def _tiles(cells: Sequence[Cell], vertical: str, size: int, label: str, theme: Theme) -> dict[str, Any]:
-    logs = [math.log10(cell.mean) if cell.mean and cell.mean > 0 else 0.0 for cell in cells]
-    low, high = min(logs), max(logs)
+    means = [cell.mean for cell in cells if cell.mean is not None]
+    lower_is_better = cells[0].metric.goal == "min"
+    # Accuracies and what can be 0 or negative are coloured by their value, other losses by its logarithm.
+    log = lower_is_better and min(means) > 0
+    shades = [math.log10(mean) for mean in means] if log else means
+    low, high = min(shades), max(shades)
     ticks = [low + (high - low) * share for share in (0, 0.25, 0.5, 0.75, 1)]
     return {
         "type": "scatter",
@@ -128,13 +137,14 @@ def _tiles(cells: Sequence[Cell], vertical: str, size: int, label: str, theme: T
         "marker": {
             "symbol": "square",
             "size": size,
-            "color": logs,
+            "color": shades,
             "colorscale": SCALE,
+            "reversescale": not lower_is_better,
             "line": {"width": 1, "color": theme.surface},
             "colorbar": {
                 "title": {"text": label, "side": "right", "font": {"size": 12}},
                 "tickvals": ticks,
-                "ticktext": [number(float(f"{10**tick:.3g}")) for tick in ticks],
+                "ticktext": [number(float(f"{10**tick if log else tick:.3g}")) for tick in ticks],
                 "thickness": 12,
                 "outlinewidth": 0,
             },
@@ -158,7 +168,7 @@ def _marks(
             "x": [cell.alpha for cell in cells],
             "y": [getattr(cell, vertical) for cell in cells],
             "marker": {"symbol": symbol, "size": max(8, size // 2), "color": colour, "line": {"width": 2}},
-            "hovertext": [_hover(cell, "loss") for cell in cells],
+            "hovertext": [_hover(cell, cell.metric.name) for cell in cells],
             "hoverinfo": "text",
             "showlegend": False,
         }
@@ -194,6 +204,8 @@ def _hover(cell: Cell, label: str) -> str:
         ("diverged", cell.num_diverged),
         ("failed", cell.num_failed),
         ("waiting", cell.num_pending),
+        ("not reached", cell.num_unreached),
+        ("not recorded", cell.num_unrecorded),
     ):
         if count:
             lines.append(f"{count} {name}")

@@ -16,7 +16,9 @@ from dashboard.figures.style import (
     layout,
     number,
     ordinal_colours,
+    value_axis,
 )
+from lora_alpha.metrics import guess_goal
 from lora_alpha.wire.sweeps import Curve, Curves
 
 AXIS_NAMES = {
@@ -48,33 +50,36 @@ class ConvergenceView:
 def convergence_figure(curves: Curves, view: ConvergenceView, theme: Theme, *, label: str) -> Figure:
     """Every curve coloured by one axis; bands are ± one standard deviation over seeds.
 
-    Of many curves the best of each colour stands out. That is meaningful for losses, where lower is better;
-    other metrics are drawn alike.
+    Of many curves the best of each colour stands out, where it is known which way is better; other metrics
+    are drawn alike. A log axis is linear where a value is not above 0, and says so.
     """
     lines = [curve for curve in curves.curves if any(value is not None for value in curve.value)]
     if not lines:
         return empty(theme, NOTHING)
     colours = ordinal_colours([_axis_value(curve, view.colour_by) for curve in lines])
-    best = _best_of_groups(lines, view.colour_by) if curves.metric.endswith("loss") else set()
+    goal = guess_goal(curves.metric)
+    best = _best_of_groups(lines, view.colour_by, sign=-1 if goal == "max" else 1) if goal else set()
     # The best are drawn last, so that they lie on top, and carry the legend.
     in_order = sorted(
         lines, key=lambda curve: (curve.key in best, _sortable(_axis_value(curve, view.colour_by)))
     )
     keys = {_axis_value(curve, view.colour_by): curve.key for curve in reversed(in_order)}
     keys |= {_axis_value(curve, view.colour_by): curve.key for curve in in_order if curve.key in best}
+    metric = label if curves.metric == "eval_loss" else curves.metric.replace("_", " ")
+    values = [value for curve in lines for value in curve.value]
+    vertical = value_axis(theme, metric, values, log=view.log_y)
     data: list[dict[str, Any]] = []
     for curve in in_order:
         group = _axis_value(curve, view.colour_by)
         colour = colours[group]
         if view.band and len(lines) <= MAX_BANDS and view.smoothing == 0:
-            data += spread_band(curve, colour, log_y=view.log_y)
+            data += spread_band(curve, colour, log_y=vertical["type"] == "log")
         strong = not best or curve.key in best
         data.append(_line(curve, view, colour, group, first=keys[group] == curve.key, strong=strong))
-    metric = label if curves.metric == "eval_loss" else curves.metric.replace("_", " ")
     figure_layout = layout(
         theme,
         x=axis(theme, "optimiser step", log=view.log_x),
-        y=axis(theme, metric, log=view.log_y),
+        y=vertical,
         height=520,
         hovermode="closest",
     )
@@ -110,8 +115,8 @@ def curve_name(curve: Curve) -> str:
     return ", ".join(parts)
 
 
-def _best_of_groups(lines: Sequence[Curve], colour_by: str) -> set[str]:
-    """Keys of the curve with the lowest last value of each colour; empty where nothing hides another."""
+def _best_of_groups(lines: Sequence[Curve], colour_by: str, *, sign: float) -> set[str]:
+    """Keys of the curve of the lowest sign · last value of each colour; none where nothing hides others."""
     if len(lines) <= MAX_BANDS:
         return set()
     best: dict[Any, tuple[float, str]] = {}
@@ -120,7 +125,7 @@ def _best_of_groups(lines: Sequence[Curve], colour_by: str) -> set[str]:
         if last is None or curve.diverged:
             continue
         group = _axis_value(curve, colour_by)
-        best[group] = min(best.get(group, (last, curve.key)), (last, curve.key))
+        best[group] = min(best.get(group, (sign * last, curve.key)), (sign * last, curve.key))
     return {key for _, key in best.values()}
 
 

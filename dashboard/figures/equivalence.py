@@ -15,7 +15,9 @@ from dashboard.figures.style import (
     faded,
     layout,
     ordinal_colours,
+    value_axis,
 )
+from lora_alpha.metrics import EVAL_LOSS
 from lora_alpha.wire.analysis import Collapse, Equivalence
 
 NOTHING = "No cell has finished yet."
@@ -108,13 +110,14 @@ def collapse_figure(collapse: Collapse, theme: Theme) -> Figure:
         for rank in ranks
         for lr in lrs
     ]
+    title = "loss" if collapse.metric == EVAL_LOSS else collapse.metric.title
     score = "" if best.score is None else f" (score {best.score:.2f})"
     return {
         "data": data,
         "layout": layout(
             theme,
             x=axis(theme, f"{best.coordinate}{score}", log=True),
-            y=axis(theme, "loss", log=True),
+            y=value_axis(theme, title, [point.loss for point in best.points]),
             height=420,
             hovermode="closest",
         ),

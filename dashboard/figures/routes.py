@@ -20,6 +20,7 @@ from dashboard.figures.style import (
     number,
     octave_axis,
     ordinal_colours,
+    value_axis,
     wrapped,
 )
 from lora_alpha.wire.analysis import Cell
@@ -152,7 +153,7 @@ def panels_figure(points: Sequence[RoutePoint], base: Base, theme: Theme, *, met
 
 
 def loss_figure(points: Sequence[RoutePoint], theme: Theme, *, label: str) -> Figure:
-    """Final loss against k, both routes; k at which a seed diverged are marked above."""
+    """Final value against k, both routes; k at which a seed diverged are marked above."""
     good = [point for point in points if point.cell.mean is not None]
     bad = [point for point in points if point.cell.num_diverged]
     if not good and not bad:
@@ -162,9 +163,9 @@ def loss_figure(points: Sequence[RoutePoint], theme: Theme, *, label: str) -> Fi
         mine = [point for point in good if point.route == route]
         if mine:
             data.append(_losses(mine, route, label))
-    lift = [point.cell.mean for point in good if point.cell.mean is not None and point.cell.mean > 0]
-    top = max(lift, default=1.0) * 1.15
-    for route, height in (("alpha", top), ("lr", top * 1.12)):
+    means = [point.cell.mean for point in good if point.cell.mean is not None] or [1.0]
+    top, lift = max(means), 0.15 * (max(means) if min(means) > 0 else max(means) - min(means))
+    for route, height in (("alpha", top + lift), ("lr", top + 2 * lift)):
         mine = [point for point in bad if point.route == route]
         if mine:
             data.append(_divergences(mine, route, height))
@@ -173,7 +174,7 @@ def loss_figure(points: Sequence[RoutePoint], theme: Theme, *, label: str) -> Fi
         "layout": layout(
             theme,
             x=octave_axis(theme, "k", sorted({point.k for point in points})),
-            y=axis(theme, wrapped(label), log=True),
+            y=value_axis(theme, wrapped(label), [point.cell.mean for point in good]),
             height=360,
             hovermode="closest",
         ),

@@ -17,6 +17,7 @@ from dashboard.figures.style import (
     layout,
     number,
     octave_axis,
+    value_axis,
     wrapped,
 )
 from lora_alpha.wire.analysis import Cell, ScheduleComparison, Schedules
@@ -124,7 +125,7 @@ def loss_figure(cells: Sequence[Cell], theme: Theme, *, label: str) -> Figure:
         "layout": layout(
             theme,
             x=octave_axis(theme, "α (of factor 1)", alphas),
-            y=axis(theme, wrapped(label), log=True),
+            y=value_axis(theme, wrapped(label), [cell.mean for cell in cells]),
             height=400,
             hovermode="closest",
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,19 @@ def axis(theme: Theme, title: str, *, log: bool = False, **more: Any) -> dict[st
         **({"tickformat": "~g", "nticks": 8, "minor": {"showgrid": False}} if log else {}),
         **more,
     }
+
+
+def value_axis(
+    theme: Theme, title: str, values: Iterable[float | None], *, log: bool = True, **more: Any
+) -> dict[str, Any]:
+    """An axis of a metric's values: logarithmic where all are above 0, else linear, which its title says.
+
+    >>> value_axis(DARK, "reward", [-1.0, 2.0])["title"]["text"]
+    'reward<br>(linear: some values are not above 0)'
+    """
+    if log and any(value is not None and value <= 0 for value in values):
+        return axis(theme, f"{title}<br>(linear: some values are not above 0)", **more)
+    return axis(theme, title, log=log, **more)
 
 
 def octave_axis(theme: Theme, title: str, values: Sequence[float], **more: Any) -> dict[str, Any]:

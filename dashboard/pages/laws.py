@@ -16,6 +16,7 @@ from dashboard.components.parts import card, figure, note, nothing_here, table
 from dashboard.figures.law import law_figure
 from dashboard.figures.style import empty, interval, number, theme
 from lora_alpha.errors import LoraAlphaError
+from lora_alpha.metrics import EVAL_LOSS
 from lora_alpha.wire.analysis import Law, Rule
 from lora_alpha.wire.client import Client
 from lora_alpha.wire.sweeps import Sweep
@@ -87,6 +88,7 @@ def _draw(client: Client, sweeps: list[str], theme_name: str) -> Any:
     try:
         for sweep_id in sweeps:
             name, found = client.sweep(sweep_id).name, client.law(sweep_id)
+            name += "" if found.metric.name == EVAL_LOSS.name else f", by {found.metric.name}"
             laws += [(name, law) for law in found.laws]
             rules = found.rules
     except LoraAlphaError as error:

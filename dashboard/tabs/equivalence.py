@@ -16,7 +16,7 @@ from dashboard.controls import Subject
 from dashboard.figures.equivalence import NOTHING, collapse_figure, routes_figure
 from dashboard.figures.style import Theme, number
 from dashboard.tab import Plot, Row, Tab, Words
-from dashboard.tabs.alpha_eta import reading
+from dashboard.tabs.alpha_eta import READING, reading
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.wire.analysis import SAID, Collapse, Equivalence, Equivalences
 from lora_alpha.wire.client import Client
@@ -28,8 +28,8 @@ DECIDE = "deciding-cells-button"
 MORE_LRS = (4, 16)
 VERDICTS = {
     "equivalent": ("teal", "Equivalent: raising α did what raising η does, within the margin."),
-    "alpha_better": ("blue", "α better: raising α reached a lower loss than raising η."),
-    "lr_better": ("orange", "η better: raising η reached a lower loss than raising α. The claim fails here."),
+    "alpha_better": ("blue", "α better: raising α did better than raising η."),
+    "lr_better": ("orange", "η better: raising η did better than raising α. The claim fails here."),
     "undecided": ("gray", "Undecided."),
     "mixed": ("gray", "Ranks disagree."),
     "not_enough_data": ("gray", "Not enough data to decide."),
@@ -198,7 +198,7 @@ TAB = Tab(
     page="sweep",
     name="equivalence",
     title="α vs η",
-    reads=("objective", "at_step"),
+    reads=READING,
     parts=(ROUTES, COLLAPSE, SCORES),
     fetch=fetch,
     draw=draw,

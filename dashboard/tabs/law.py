@@ -17,7 +17,7 @@ from dashboard.controls import Control, Subject, switch, typed
 from dashboard.figures.law import NOTHING, law_figure, law_name
 from dashboard.figures.style import Theme, interval, number
 from dashboard.tab import Plot, Row, Tab, Words
-from dashboard.tabs.alpha_eta import middle_rank, reading
+from dashboard.tabs.alpha_eta import READING, middle_rank, reading, typed_number
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.wire.analysis import WITHIN_BASIN, Advice, Law, Laws
 from lora_alpha.wire.client import Client
@@ -40,7 +40,7 @@ def panel(_: Subject, row: Row) -> Component:
     return html.Div(
         [
             card(*TEXT.place(), row("target", "rules"), *LAW.place(), *TABLES.place()),
-            card(row("advice_rank", "advice_lr"), *ADVICE.place(), title="What to use"),
+            card(row("advice_rank", "advice_lr", "max_forgetting"), *ADVICE.place(), title="What to use"),
         ]
     )
 
@@ -105,7 +105,8 @@ def _law_text(laws: Laws) -> list[Component]:
             )
             parts.append(note("The grid ends too early", [text, html.Br(), button]))
     parts += [dmc.Text(reason, c="dimmed") for reason in laws.reasons]
-    return [*parts, *notes(laws.warnings)]
+    chosen = dmc.Text(f"α chosen by {laws.metric.title}.", size="sm", c="dimmed")
+    return [*parts, chosen, *notes([*laws.notes, *laws.warnings])]
 
 
 def _law_tables(law: Law, among: list[Law]) -> Component:
@@ -126,7 +127,7 @@ def _law_tables(law: Law, among: list[Law]) -> Component:
         for o in law.optima
     ]
     basin = f"{WITHIN_BASIN} of the best"
-    headings = ["rank", star, "95 %", "scale s*", basin, "octaves", "loss", "censored"]
+    headings = ["rank", star, "95 %", "scale s*", basin, "octaves", "value", "censored"]
     parts = [behind("Table: optima", table(headings, rows))]
     if law.rules:
         parts.append(behind("Table: what common rules cost", _rules(law)))
@@ -184,7 +185,13 @@ def _ask(client: Client, view: Mapping[str, Any]) -> Advice | str:
     except ValueError:
         return f"got learning rate {lr!r}: write a number such as 2e-4"
     try:
-        return client.recommend(view["sweep"], rank=int(view["advice_rank"]), lr=wanted)
+        return client.recommend(
+            view["sweep"],
+            rank=int(view["advice_rank"]),
+            lr=wanted,
+            max_forgetting=typed_number(view["max_forgetting"]),
+            **reading(view),
+        )
     except LoraAlphaError as error:
         return str(error)
 
@@ -202,9 +209,24 @@ def _advice(answer: Advice | str) -> Component:
             c="dimmed",
         ),
         dmc.Code(answer.snippet, block=True, my="sm"),
-        *notes(answer.warnings),
+        *_bounded(answer),
+        *notes([*answer.notes, *answer.warnings]),
     ]
     return html.Div(parts)
+
+
+def _bounded(answer: Advice) -> list[Component]:
+    """The best α within the bound on forgetting, where one was asked for."""
+    found = answer.bounded
+    if found is None:
+        return []
+    head = f"forgetting ≤ {number(found.max_forgetting)}: "
+    if found.alpha is None:
+        return [note(head + "no α", found.reason)]
+    ends = [("down to", found.boundary_low), ("up to", found.boundary_high)]
+    reach = " ".join(f"It holds {word} about α = {number(end)}." for word, end in ends if end is not None)
+    text = f"{found.reason}; forgetting there {number(found.forgetting)}. {reach}"
+    return [note(f"{head}best measured α = {number(found.alpha)}", text, colour="blue")]
 
 
 def _extend(client: Client, view: Mapping[str, Any]) -> str:
@@ -242,8 +264,9 @@ TAB = Tab(
         switch("rules", "Rules and slopes", "shown", ["shown", "hidden"]),
         Control(name="advice_rank", default=middle_rank, show=_rank_input, of_sweep=True),
         typed("advice_lr", "Learning rate (empty: as swept)"),
+        typed("max_forgetting", "Largest forgetting (empty: any)"),
     ),
-    reads=("objective", "at_step"),
+    reads=READING,
     parts=(TEXT, LAW, TABLES, ADVICE),
     fetch=fetch,
     draw=draw,

@@ -23,13 +23,14 @@ from dashboard.figures.routes import (
 )
 from dashboard.figures.style import Theme, number
 from dashboard.tab import Plot, Tab, Words
+from dashboard.tabs.alpha_eta import metric_label
 from dashboard.tabs.steps import metric_options
 from lora_alpha.wire.client import Client
 
 
 @dataclass(frozen=True)
 class Found:
-    """Both routes from the base, and what the loss measures."""
+    """Both routes from the base, and what α is chosen by."""
 
     base: Base
     points: list[RoutePoint]
@@ -38,7 +39,8 @@ class Found:
 
 def fetch(client: Client, view: Mapping[str, Any]) -> Found | None:
     """The routes from the base that the address names, else from the first there is."""
-    cells = client.cells(view["sweep"]).cells
+    read = client.cells(view["sweep"])
+    cells = read.cells
     found = {base.key: base for base in bases(cells)}
     base = found.get(view["base"]) or next(iter(found.values()), None)
     if base is None:
@@ -51,7 +53,8 @@ def fetch(client: Client, view: Mapping[str, Any]) -> Found | None:
         method=base.method,
         rank=base.rank,
     )
-    return Found(base, route_points(cells, base, curves), client.sweep(view["sweep"]).metric_label)
+    label = metric_label(read.metric, client.sweep(view["sweep"]))
+    return Found(base, route_points(cells, base, curves), label)
 
 
 def draw(found: Found, view: Mapping[str, Any], colours: Theme) -> tuple[Any, ...]:
@@ -89,7 +92,7 @@ def _text_and_table(points: Sequence[RoutePoint], base: Base, metric: str) -> li
         for point in points
     ]
     name = metric.replace("_", " ")
-    headings = ["route", "k", "α", "s", "η", f"{name}, median", "final loss", "std", "seeds", "diverged"]
+    headings = ["route", "k", "α", "s", "η", f"{name}, median", "final value", "std", "seeds", "diverged"]
     return [
         dmc.Text(_sentence(points, base), size="sm", mt="xs"),
         behind("Table: both routes", table(headings, rows)),
@@ -101,11 +104,12 @@ def _sentence(points: Sequence[RoutePoint], base: Base) -> str:
     parts = [f"From {base.label}."]
     for route in ("alpha", "lr"):
         mine = [point for point in points if point.route == route]
-        stable = [point for point in mine if point.cell.mean is not None and not point.cell.num_diverged]
+        stable = [point for point in mine if point.cell.measured]
         diverged = [point.k for point in mine if point.cell.num_diverged]
         if stable:
-            best = min(stable, key=lambda point: point.cell.mean or 0.0)
-            parts.append(f"{NAMES[route]}: lowest loss {number(best.cell.mean)} at k = {number(best.k)},")
+            best = min(stable, key=lambda point: point.cell.cost or 0.0)
+            name = best.cell.metric.name
+            parts.append(f"{NAMES[route]}: best {name} {number(best.cell.mean)} at k = {number(best.k)},")
             parts.append(
                 f"first divergence at k = {number(min(diverged))}."
                 if diverged
@@ -124,7 +128,7 @@ TAB = Tab(
     ),
     parts=(
         Plot("dynamics-routes", height=420),
-        Plot("dynamics-routes-loss", height=360, title="Final loss and divergence"),
+        Plot("dynamics-routes-loss", height=360, title="Final value and divergence"),
         Words("dynamics-routes-table"),
     ),
     fetch=fetch,

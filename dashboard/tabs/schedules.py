@@ -12,6 +12,7 @@ from dashboard.components.parts import behind, note, table
 from dashboard.figures.schedules import differences_figure, loss_figure, scale_figure
 from dashboard.figures.style import Theme, number
 from dashboard.tab import Plot, Tab, Words
+from dashboard.tabs.alpha_eta import metric_label
 from lora_alpha.wire.analysis import Cell, ScheduleComparison, Schedules
 from lora_alpha.wire.client import Client
 from lora_alpha.wire.sweeps import Curves
@@ -24,7 +25,7 @@ HOW = (
 
 @dataclass(frozen=True)
 class Found:
-    """The comparison, all cells, the best ones' scale over steps, and what the loss measures."""
+    """The comparison, all cells, the best ones' scale over steps, and what α is chosen by."""
 
     schedules: Schedules
     cells: list[Cell]
@@ -38,8 +39,9 @@ def fetch(client: Client, view: Mapping[str, Any]) -> Found | None:
     schedules = client.schedules(sweep_id)
     if not schedules.items:
         return None
-    cells = client.cells(sweep_id).cells
-    return Found(schedules, cells, _scales(client, sweep_id, cells), client.sweep(sweep_id).metric_label)
+    read = client.cells(sweep_id)
+    label = metric_label(read.metric, client.sweep(sweep_id))
+    return Found(schedules, read.cells, _scales(client, sweep_id, read.cells), label)
 
 
 def draw(found: Found, _: Mapping[str, Any], colours: Theme) -> tuple[Any, ...]:
@@ -58,9 +60,9 @@ def _scales(client: Client, sweep_id: str, cells: Sequence[Cell]) -> Curves:
     curves = client.curves(sweep_id, metric="scale", points=200, group_by="cell")
     best: dict[tuple[Any, ...], Cell] = {}
     for cell in cells:
-        if cell.mean is not None and not cell.num_diverged:
+        if cell.measured and cell.cost is not None:
             key = (cell.alpha_schedule, cell.method, cell.rank, cell.lr)
-            if key not in best or cell.mean < (best[key].mean or 0.0):
+            if key not in best or cell.cost < (best[key].cost or 0.0):
                 best[key] = cell
     wanted = {(c.alpha_schedule, c.method, c.rank, c.alpha, c.lr) for c in best.values()}
     names = ("alpha_schedule", "method", "rank", "alpha", "lr")
@@ -127,7 +129,7 @@ TAB = Tab(
     parts=(
         Words("dynamics-schedules-verdict"),
         Plot("dynamics-schedules", height=320, about=HOW),
-        Plot("dynamics-schedules-loss", height=400, title="Loss against α"),
+        Plot("dynamics-schedules-loss", height=400, title="Against α"),
         Plot("dynamics-schedules-scale", height=360, title="How s moved, each schedule at its best α"),
         Words("dynamics-schedules-table"),
     ),

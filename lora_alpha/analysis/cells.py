@@ -12,7 +12,7 @@ import numpy as np
 from lora_alpha.analysis.intervals import t_quantile
 from lora_alpha.metrics import EVAL_LOSS, Metric
 
-Status = Literal["finished", "failed", "pending"]
+Status = Literal["finished", "failed", "pending", "unreached", "unrecorded"]
 CONSTANT = "constant"
 MIN_SEEDS = 3  # with fewer, differences between cells may be noise
 
@@ -28,7 +28,8 @@ class RunOutcome:
         scale: Effective scale s.
         lr: Learning rate η.
         seed: Seed.
-        status: ``finished``, ``failed`` (or lost, or cancelled), ``pending``.
+        status: ``finished``, ``failed`` (or lost, or cancelled), ``pending``; ``unreached``: it ended
+            before it came to the target that steps are counted to; ``unrecorded``: without this metric.
         loss: The metric that α is chosen by, by default the held-out loss; None unless finished and finite.
         diverged: The run became non-finite or left every sensible range.
         lr_ratio: lr_B / lr_A.
@@ -57,9 +58,9 @@ CellKey = tuple[str, int | None, float | None, float, float, str]
 class Cell:
     """The seeds of one (method, rank, α, lr, lr_ratio, schedule of α) taken together.
 
-    ``mean``, ``std`` (n-1) and the 95 % interval are over the ``n`` finite losses; diverged, failed and
-    pending runs are counted, never averaged. ``losses`` maps seed to loss. Where α moves, ``scale`` is the
-    one that α stands for.
+    ``mean``, ``std`` (n-1) and the 95 % interval are over the ``n`` finite losses; diverged, failed, pending,
+    unreached and unrecorded runs are counted, never averaged. ``losses`` maps seed to loss. Where α moves,
+    ``scale`` is the one that α stands for.
 
     All of them are in the unit of ``metric``. ``cost`` and ``costs`` are what analysis makes as low as
     possible: the mean and the losses, with their sign turned where higher is better.
@@ -83,16 +84,26 @@ class Cell:
     alpha_schedule: str = CONSTANT
     losses: dict[int, float] = field(default_factory=dict)
     metric: Metric = EVAL_LOSS
+    num_unreached: int = 0
+    num_unrecorded: int = 0
 
     @property
     def measured(self) -> bool:
-        """Whether the cell may be an optimum: some loss, and no seed of it diverged."""
-        return self.mean is not None and self.num_diverged == 0
+        """Whether the cell may be an optimum: some loss, and every seed that ended came to one.
+
+        A mean over the seeds that did not diverge, or that reached a target, flatters a cell that loses some.
+        """
+        return self.mean is not None and not self.num_diverged and not self.num_unreached
+
+    @property
+    def tried(self) -> bool:
+        """Whether it is known how the cell went: well, or badly."""
+        return self.measured or self.num_diverged > 0 or self.num_unreached > 0
 
     @property
     def sign(self) -> float:
         """1 where lower is better, -1 where higher is."""
-        return 1.0 if self.metric.goal == "min" else -1.0
+        return self.metric.sign
 
     @property
     def cost(self) -> float | None:
@@ -184,6 +195,8 @@ def _cell(members: Sequence[RunOutcome], metric: Metric, variance: float, freedo
         alpha_schedule=first.alpha_schedule,
         losses=losses,
         metric=metric,
+        num_unreached=sum(run.status == "unreached" for run in members),
+        num_unrecorded=sum(run.status == "unrecorded" for run in members),
     )
 
 

@@ -129,7 +129,7 @@ def to_run(
     for alpha, lr in sorted(points):
         match = next((c for c in cells if _same(position(c, "alpha"), alpha) and _same(c.lr, lr)), None)
         missing = tuple(seed for seed in all_seeds if match is None or seed not in match.losses)
-        if missing and not (match is not None and match.num_diverged):
+        if missing and not (match is not None and match.tried and not match.measured):
             here = (alpha, lr) if match is None else (position(match, "alpha"), match.lr)
             wanted.append(DecidingCell(first.method, first.rank, *here, first.lr_ratio, missing))
     return wanted

@@ -162,7 +162,7 @@ def _chooses_alpha(method: str) -> bool:
 
 
 def _pair(cells: Sequence[Cell]) -> _Pair:
-    tried = [cell for cell in cells if cell.measured or cell.num_diverged] or list(cells)
+    tried = [cell for cell in cells if cell.tried] or list(cells)
     base_alpha = min(cell.alpha for cell in tried if cell.alpha is not None)
     base_lr = min(cell.lr for cell in tried)
     return _Pair(
@@ -328,7 +328,7 @@ _LIMITS: dict[Limit, Callable[[Equivalence, Compared], str]] = {
     "low_edge": _edge("low_edge"),
     "high_edge": _edge("high_edge"),
     "cliff": lambda *_: (
-        "the cells next to a best one diverged, and how low the route gets before that is open"
+        "a cell next to a best one diverged or came to no value: how low the route gets before it is open"
     ),
     "spacing": lambda *_: (
         "cells at equal α·η do not show this difference: it may come from the grids' spacing"

@@ -192,7 +192,7 @@ def position(cell: Cell, target: Target) -> float:
 
 def _tried(curve: Sequence[Cell], target: Target) -> list[Cell]:
     """The cells that say something, in order."""
-    said = [cell for cell in curve if cell.measured or cell.num_diverged]
+    said = [cell for cell in curve if cell.tried]
     return sorted(said, key=lambda cell: position(cell, target))
 
 

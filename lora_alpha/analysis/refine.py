@@ -30,8 +30,9 @@ def coarse_grid(alphas: Sequence[float]) -> list[float]:
 def next_alphas(curve: Sequence[Cell], *, low: float, high: float) -> list[float]:
     """The α that one curve (cells equal in all but α) still needs; empty when its optimum is enclosed.
 
-    Around the best cell the gaps to both neighbours are halved (in octaves) until they are half an octave; a
-    diverged neighbour counts as one. From an edge one octave is added outwards, within ``low`` … ``high``.
+    Around the best cell (the lowest loss, the highest accuracy) the gaps to both neighbours are halved (in
+    octaves) until they are half an octave; a diverged neighbour counts as one. From an edge one octave is
+    added outwards, within ``low`` … ``high``.
 
     >>> from lora_alpha.analysis.cells import RunOutcome, make_cells
     >>> cells = make_cells(
@@ -41,7 +42,7 @@ def next_alphas(curve: Sequence[Cell], *, low: float, high: float) -> list[float
     [64.0, 256.0]
     """
     tried = sorted(
-        (cell for cell in curve if cell.alpha is not None and (cell.measured or cell.num_diverged)),
+        (cell for cell in curve if cell.alpha is not None and cell.tried),
         key=lambda cell: cell.alpha or 0.0,
     )
     alphas = [cell.alpha for cell in tried if cell.alpha is not None]
@@ -50,7 +51,7 @@ def next_alphas(curve: Sequence[Cell], *, low: float, high: float) -> list[float
         return []
     if not usable:  # everything diverged: the stable scales lie below
         return _within([alphas[0] / 4], low, high)
-    best = min(usable, key=lambda index: _loss(tried[index]))
+    best = min(usable, key=lambda index: _cost(tried[index]))
     wanted = [
         _towards(alphas[best], alphas[best - 1] if best > 0 else None, down=True),
         _towards(alphas[best], alphas[best + 1] if best + 1 < len(alphas) else None, down=False),
@@ -58,8 +59,8 @@ def next_alphas(curve: Sequence[Cell], *, low: float, high: float) -> list[float
     return _within([alpha for alpha in wanted if alpha is not None], low, high)
 
 
-def _loss(cell: Cell) -> float:
-    return math.inf if cell.mean is None else cell.mean
+def _cost(cell: Cell) -> float:
+    return math.inf if cell.cost is None else cell.cost
 
 
 def _towards(alpha: float, neighbour: float | None, *, down: bool) -> float | None:

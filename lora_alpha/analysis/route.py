@@ -29,7 +29,7 @@ class Route:
 
     Attributes:
         axis: What is raised.
-        cells: Measured ones and those with a diverged run.
+        cells: Measured ones, and those of which a run diverged or did not reach what was asked for.
         x: log₂ of how far each lies above the base point: (n,).
     """
 
@@ -51,7 +51,7 @@ class Minimum:
         route: The route.
         best: Place of the best cell.
         end: ``low_edge``, ``high_edge``: the best cell is the grid's last, or the minimum lies beyond it with
-            a probability of ``LIKELY`` or more; ``cliff``: the cell next to the best has diverged.
+            a probability of ``LIKELY`` or more; ``cliff``: the cell next to the best diverged or has no value.
         where: log₂ of the position above the base point, median of the draws.
         by_seed: Seed → cost averaged over the cells around the minimum.
         excess: Draws of how far that average lies above the minimum: (D,).
@@ -76,7 +76,7 @@ class Minimum:
 
 def take_route(cells: Sequence[Cell], axis: Axis, *, base: float) -> Route:
     """The tried cells of one axis, in order of what is raised."""
-    tried = [cell for cell in cells if cell.measured or cell.num_diverged]
+    tried = [cell for cell in cells if cell.tried]
     tried.sort(key=lambda cell: position(cell, axis))
     x = np.log2([position(cell, axis) / base for cell in tried])
     return Route(axis, tuple(tried), x)

@@ -24,7 +24,7 @@ LIMITS: dict[Limit, str] = {
     "seeds": f"fewer than {MIN_SEEDS} seeds in common",
     "low_edge": "the smallest α is the best of one side or may lie above its minimum: sweep smaller α",
     "high_edge": "the largest α is the best of one side or may lie below its minimum: sweep larger α",
-    "cliff": "the cell next to a best one diverged, and how low the loss gets before that is open",
+    "cliff": "a cell next to a best one diverged or came to no value: how low it gets before that is open",
     "spacing": "at equal α the schedules do not show this difference: it may come from the spacing of α",
     "width": "neither within the margin nor clear of it: add seeds",
 }

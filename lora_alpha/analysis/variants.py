@@ -58,7 +58,7 @@ def variants(
     drawn = weights[:, None] + root @ noise
     log = -0.5 * (drawn**2).sum(0) / SIZE**2 - len(weights) * math.log(SIZE)
     log += 0.5 * (noise**2).sum(0) + np.log(np.diag(root)).sum()
-    # Weighed by the best fit, less what chance alone gains with each weight that the curves decide, not by volume.
+    # Weighed by the best fit, less what chance alone gains with each weight that is decided, not by volume.
     decided = np.eye(len(weights)) - covariance / SIZE**2
     log -= 0.5 * np.linalg.slogdet(covariance / SIZE**2)[1] + 0.5 * np.trace(decided)
     made: Array = table[:, :1] + table[:, 1:] @ drawn

@@ -53,10 +53,8 @@ def yardstick(cells: Iterable[Cell]) -> Yardstick:
     >>> of(2.0, 4.0).share(0.5, level=2.0), of(-2.0, 2.0).share(0.5, level=-2.0)
     (0.25, 0.125)
     """
-    measured = [cell for cell in cells if cell.measured and cell.mean is not None]
-    if not measured:
-        return Yardstick(EVAL_LOSS, relative=True, spread=0.0)
-    means = [cell.mean for cell in measured if cell.mean is not None]
-    metric = measured[0].metric
-    relative = metric.has_zero and metric.goal == "min" and min(means) > 0
-    return Yardstick(metric, relative, max(means) - min(means))
+    known = list(cells)
+    metric = known[0].metric if known else EVAL_LOSS
+    means = [cell.mean for cell in known if cell.measured and cell.mean is not None]
+    relative = metric.has_zero and metric.goal == "min" and min(means, default=1.0) > 0
+    return Yardstick(metric, relative, max(means) - min(means) if means else 0.0)

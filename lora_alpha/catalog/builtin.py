@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lora_alpha.catalog.entry import SweepDefaults, WorkloadInfo
+from lora_alpha.metrics import Metric
 from lora_alpha.spec import Frozen
 
 
@@ -54,6 +55,7 @@ MLP = WorkloadInfo(
         batch_size=64,
         dynamics_every=60,  # at rank 64 a watched step costs as much as four
     ),
+    metrics=(Metric("eval_loss", unit="of the base's MSE", has_zero=True),),
     implementation="lora_alpha.workloads.mlp:MlpWorkload",
     seconds_per_step=1.0e-3,
 )

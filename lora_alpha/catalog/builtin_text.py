@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from lora_alpha.catalog.builtin import powers_of_two
 from lora_alpha.catalog.entry import SweepDefaults, WorkloadInfo
+from lora_alpha.metrics import Metric
 from lora_alpha.spec import Frozen
 
 Width = Annotated[int, Field(ge=8, le=1024, description="Width of the transformer")]
@@ -143,6 +144,7 @@ MOD_RL = WorkloadInfo(
         batch_size=8,
         lr_schedule="constant",
     ),
+    metrics=(Metric("eval_loss", has_zero=True), Metric("train_loss")),
     implementation="lora_alpha.workloads.mod_rl:ModRLWorkload",
     seconds_per_step=1.6e-3,
     tokens_per_example=4,

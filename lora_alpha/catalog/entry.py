@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from lora_alpha.metrics import Metric
 from lora_alpha.spec import DType, LearningRate, Positive, Rank, Seed, TrainSettings
 
 Family = Literal["sft", "reasoning-sft", "reasoning-rl", "multimodal", "classification", "synthetic"]
@@ -53,6 +54,8 @@ class WorkloadInfo:
         regime: Which regime of the α law it sits in, honestly.
         metric: What ``eval_loss`` measures, with its unit.
         forgetting: What ``forgetting_loss`` measures, or "" if there is no source task.
+        metrics: What the metrics that it records mean, where ``lora_alpha.metrics`` does not know them or
+            says something else.
         options: Pydantic model of ``workload_options``; every field has a description, and a default unless
             only the user knows it (a model, a file).
         defaults: Sweep defaults.
@@ -85,6 +88,7 @@ class WorkloadInfo:
     reads_files: bool = False
     auto_class: str | None = None
     task_type: str | None = None
+    metrics: tuple[Metric, ...] = ()
 
     def footprint(self, options: Mapping[str, Any], *, dtype: DType = "float32") -> Footprint:
         """What the workload needs at ``options``, defaults filled in, when it trains in ``dtype``."""

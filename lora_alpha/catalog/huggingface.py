@@ -19,6 +19,7 @@ from lora_alpha.catalog.huggingface_options import (
     compiled,
 )
 from lora_alpha.catalog.huggingface_size import causal_lm_footprint
+from lora_alpha.metrics import Metric
 from lora_alpha.spec import DType
 
 REGIME = (
@@ -185,6 +186,7 @@ HF_RL = replace(
         batch_size=4,
         lr_schedule="constant",
     ),
+    metrics=(Metric("eval_loss", has_zero=True), Metric("train_loss")),
     implementation="lora_alpha.workloads.huggingface.rl:RLWorkload",
     seconds_per_step=10.0,
     tokens_per_example=8 * 512,

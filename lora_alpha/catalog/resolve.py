@@ -12,6 +12,7 @@ from lora_alpha.catalog import WORKLOADS, workload_info
 from lora_alpha.catalog.entry import SweepDefaults, WorkloadInfo
 from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.methods import METHODS
+from lora_alpha.metrics import describe
 from lora_alpha.request import SweepRequest
 from lora_alpha.spec import SweepSettings, SweepSpec, TrainSettings, TrainSpec, count_grid, expand
 
@@ -43,6 +44,7 @@ def resolve(request: SweepRequest) -> SweepSpec:
         *_grid_problems(request),
         *_step_problems(request, given, steps=settings.steps),
         *_schedule_problems(request, settings),
+        *_metric_problems(info, request),
     ]
     if problems:
         raise InvalidSpec(problems)
@@ -50,6 +52,9 @@ def resolve(request: SweepRequest) -> SweepSpec:
     cells_only = bool(request.cells) and not any(
         (request.methods, request.ranks, request.alphas, request.lrs)
     )
+    kept = {name: getattr(request, name) for name in SweepSettings.model_fields}
+    if request.metric is not None:
+        kept["goal"] = describe(request.metric, goal=request.goal, declared=info.metrics).goal
     spec = SweepSpec(
         name=request.name or "",
         train=_train(request, info, settings),
@@ -61,7 +66,7 @@ def resolve(request: SweepRequest) -> SweepSpec:
         seeds=request.seeds or defaults.seeds,
         cells=request.cells,
         tags=request.tags,
-        **{name: getattr(request, name) for name in SweepSettings.model_fields},
+        **kept,
     )
     check_size(spec)
     return spec
@@ -136,6 +141,16 @@ def _step_problems(request: SweepRequest, given: Mapping[str, Any], *, steps: in
     return problems + [
         FieldProblem("probes.at", f"got {at}: must be at most the {steps} steps") for at in late
     ]
+
+
+def _metric_problems(info: WorkloadInfo, request: SweepRequest) -> list[FieldProblem]:
+    if request.metric is None:
+        return [FieldProblem("goal", "is about a metric: name it")] if request.goal is not None else []
+    try:
+        describe(request.metric, goal=request.goal, declared=info.metrics)
+    except InvalidSpec as unknown:
+        return list(unknown.problems)
+    return []
 
 
 def _schedule_problems(request: SweepRequest, settings: TrainSettings) -> list[FieldProblem]:

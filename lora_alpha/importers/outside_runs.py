@@ -11,6 +11,7 @@ from typing import Any
 
 from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.methods import LORA, METHODS, recognised_method
+from lora_alpha.metrics import Goal, guess_goal
 from lora_alpha.wire.jobs import IngestPoints, IngestRun, IngestSeries
 
 Points = dict[str, list[tuple[int, float]]]
@@ -45,6 +46,8 @@ class OutsideRun:
         points: Metric → (step, value) pairs.
         state: How it ended.
         summary: Last values of metrics that have no curve.
+        metric: What α is to be chosen by, where the source says so.
+        goal: Which way that is better.
     """
 
     key: str
@@ -53,6 +56,8 @@ class OutsideRun:
     points: Points = field(default_factory=dict)
     state: str = "finished"
     summary: dict[str, float] = field(default_factory=dict)
+    metric: str | None = None
+    goal: Goal | None = None
 
 
 def to_ingest(run: OutsideRun, *, sweep_name: str) -> IngestRun:
@@ -94,6 +99,8 @@ def to_ingest(run: OutsideRun, *, sweep_name: str) -> IngestRun:
         seed=int(numbers["seed"] or 0),
         steps=int(max(numbers["steps"] or 0, last, 1)),
         config={name: value for name, value in run.parameters.items() if value not in (None, "")},
+        metric=run.metric,
+        goal=run.goal,
     )
 
 
@@ -113,16 +120,8 @@ def to_points(run: OutsideRun) -> Iterable[IngestPoints]:
                 IngestSeries(metric=metric, steps=list(steps), values=[_finite(value) for value in values])
             )
             size += len(part)
-    losses = {name: run.summary[name] for name in ("eval_loss", "train_loss") if name in run.summary}
-    final = None if any(name in run.points for name in LOSSES) else next(iter(losses.values()), None)
     yield IngestPoints.model_validate(
-        {
-            "series": [item.model_dump() for item in block],
-            "state": run.state,
-            "summary": run.summary,
-            "final_loss": final,
-            "best_loss": final,
-        }
+        {"series": [item.model_dump() for item in block], "state": run.state, "summary": run.summary}
     )
 
 
@@ -137,6 +136,19 @@ def metric_name(name: str) -> str:
         if flat in names:
             return ours
     return re.sub(r"[^\w./@:+-]", "_", name.strip())[:100]
+
+
+def is_metric(name: str, value: str | None) -> bool:
+    """Whether a column of a table is a result by its name, and its text a finite number.
+
+    >>> is_metric("eval/accuracy", "0.7"), is_metric("lora_r", "8"), is_metric("eval/loss", "")
+    (True, False, False)
+    """
+    try:
+        number = float(value or "")
+    except ValueError:
+        return False
+    return metric_name(name) in LOSSES or (guess_goal(name) is not None and math.isfinite(number))
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lora_alpha.importers.outside_runs import OutsideRun, Points
 
@@ -35,8 +36,28 @@ def read(source: Path) -> Iterator[OutsideRun]:
                 parameters={name: row.get(name) for name in PARAMETERS},
                 points=curves.get(row["run_id"], {}),
                 state=row["state"],
-                summary={"eval_loss": float(row["final_loss"])} if row["final_loss"] else {},
+                summary=_summary(row),
+                **_metric(row),
             )
+
+
+def _summary(row: dict[str, str]) -> dict[str, float]:
+    """The last values that the table has; steps to a target are no value of the metric."""
+    summary = {}
+    if row.get("value") and not row.get("steps_to") and not row.get("at_step"):
+        summary[row["metric"]] = float(row["value"])
+    if row["final_loss"] and row.get("metric") != "train_loss":
+        summary["eval_loss"] = float(row["final_loss"])
+    if row.get("forgetting"):
+        summary["forgetting_loss"] = float(row["forgetting"])
+    return summary
+
+
+def _metric(row: dict[str, str]) -> dict[str, Any]:
+    """What α was chosen by, where that is not the held-out loss."""
+    if row.get("metric", "eval_loss") == "eval_loss" or row.get("steps_to"):
+        return {}
+    return {"metric": row["metric"], "goal": row["goal"]}
 
 
 def _runs_file(source: Path) -> Path:

@@ -9,10 +9,13 @@ from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.importers import mlflow_store, own_csv, wandb_csv
 from lora_alpha.importers.outside_runs import OutsideRun, to_ingest, to_points
 from lora_alpha.importers.spool import send_spool
+from lora_alpha.metrics import Goal
 from lora_alpha.wire.client import Client
 
 
-def import_runs(client: Client, source: Path) -> Iterator[str]:
+def import_runs(
+    client: Client, source: Path, *, metric: str | None = None, goal: Goal | None = None
+) -> Iterator[str]:
     """Send every run in ``source`` to the ingest API; yields a line about each.
 
     Importing the same source again adds only what is new. A run that lacks a rank, an α or a learning rate is
@@ -23,6 +26,8 @@ def import_runs(client: Client, source: Path) -> Iterator[str]:
         source: A folder with ``runs.csv`` (and ``history.csv``) as exported here; an MLflow ``mlruns`` folder
             or its SQLite file; a CSV file exported from a W&B table or panel; or the ``.jsonl`` file in which
             a training run kept what it could not send.
+        metric: What α is to be chosen by; the held-out loss unless given, else what the runs have.
+        goal: Which way it is better, where its name does not say.
 
     Raises:
         InvalidSpec: If ``source`` is none of these.
@@ -32,6 +37,8 @@ def import_runs(client: Client, source: Path) -> Iterator[str]:
         return
     taken = left_out = 0
     for run in read_runs(source):
+        if metric is not None:
+            run.metric, run.goal = metric, goal
         try:
             request = to_ingest(run, sweep_name=f"{source.resolve().name} (imported)")
         except InvalidSpec as error:

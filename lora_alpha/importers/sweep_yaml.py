@@ -7,6 +7,7 @@ grids, so a range becomes the powers of two inside it (α, lr, rank) whatever th
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from pydantic import ValidationError
 
 from lora_alpha.catalog.resolve import problems_from
 from lora_alpha.errors import FieldProblem, InvalidSpec
+from lora_alpha.importers.outside_runs import metric_name
+from lora_alpha.metrics import KNOWN
 from lora_alpha.request import SweepRequest
 
 AXES = {
@@ -61,6 +64,7 @@ def from_wandb(document: dict[str, Any]) -> dict[str, Any]:
     problems: list[FieldProblem] = []
     if document.get("name"):
         body["name"] = document["name"]
+    body |= _metric(document.get("metric"))
     for name, parameter in document["parameters"].items():
         values = _values(parameter)
         if values is None:
@@ -81,6 +85,19 @@ def from_wandb(document: dict[str, Any]) -> dict[str, Any]:
     if problems:
         raise InvalidSpec(problems)
     return body
+
+
+def _metric(given: Any) -> dict[str, Any]:
+    """A W&B sweep's metric, where it is one that our workloads record."""
+    if not isinstance(given, dict):
+        return {}
+    name = metric_name(str(given.get("name", "")))
+    known = {metric.name for metric in KNOWN}
+    ours = name if name in known else re.split(r"[./]|eval_", name)[-1]
+    if ours not in known:
+        return {}
+    goal = {"minimize": "min", "maximize": "max"}.get(str(given.get("goal")))
+    return {"metric": ours, **({"goal": goal} if goal else {})}
 
 
 def _values(parameter: Any) -> list[Any] | None:

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from lora_alpha.importers.outside_runs import ALIASES, LOSSES, OutsideRun, flatten, metric_name
+from lora_alpha.importers.outside_runs import ALIASES, OutsideRun, flatten, is_metric, metric_name
 
 STATES = {"finished": "finished", "failed": "failed", "crashed": "failed", "killed": "failed"}
 STEPS = ("step", "_step", "train/global_step", "global_step")
@@ -42,7 +42,7 @@ def _read_table(source: Path) -> Iterator[OutsideRun]:
             summary = {
                 metric_name(column): float(value)
                 for column, value in row.items()
-                if column and column not in known and metric_name(column) in LOSSES and _is_number(value)
+                if column and column not in known and is_metric(column, value)
             }
             yield OutsideRun(
                 key=row.get("ID") or name,

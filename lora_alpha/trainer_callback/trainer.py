@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from lora_alpha.metrics import guess_goal
 from lora_alpha.trainer_callback.layers import DriftWatch, adapted_layers, can_watch, describe
 from lora_alpha.trainer_callback.stream import RunStream
 from lora_alpha.wire.client import Client
@@ -42,8 +43,8 @@ class LoraAlphaCallback(TrainerCallback):  # type: ignore[misc]
         sweep: Name of the sweep that the run joins; runs of one sweep share its laws.
         workload: What is trained on what; runs of one workload are comparable.
         name: Name of the run; from method, rank, α, lr and seed unless given.
-        objective: A logged metric that stands for the held-out loss (``eval_loss``), by which α is chosen.
-            A leading ``-`` means that more is better: 1 − value is stored, as in ``-reward``.
+        objective: The logged metric by which α is chosen in place of ``eval_loss``, such as ``reward``. Which
+            way is better follows from its name; a leading ``-`` means that more is, as in ``-my_metric``.
         drift_every: Optimiser steps between two measurements of signal and drift; 0 measures none.
         token: ``LORA_ALPHA_TOKEN`` of the service; from the environment unless given.
         tags: Tags of the sweep.
@@ -71,7 +72,7 @@ class LoraAlphaCallback(TrainerCallback):  # type: ignore[misc]
         self._token = token or os.environ.get("LORA_ALPHA_TOKEN")
         self._fields: dict[str, Any] = {"sweep_name": sweep, "workload": workload, "tags": list(tags)}
         self._fields |= {} if name is None else {"name": name}
-        self._objective = objective
+        self._fields |= _chosen_by(objective)
         self._drift_every = drift_every
         self._flush_s = flush_s
         self._stream_options = stream
@@ -131,7 +132,7 @@ class LoraAlphaCallback(TrainerCallback):  # type: ignore[misc]
             self._summary = {name: float(value) for name, value in logs.items() if _is_number(value)}
             return
         values = _metrics(logs, skip=lambda name: name.startswith("eval_"))
-        self.stream.add(state.global_step, values | self._objective_in(logs))
+        self.stream.add(state.global_step, values)
 
     def on_evaluate(
         self,
@@ -145,7 +146,7 @@ class LoraAlphaCallback(TrainerCallback):  # type: ignore[misc]
         del args, control, kwargs
         if self.stream is not None and metrics:
             values = _metrics(metrics, skip=lambda name: not name.startswith("eval_"))
-            self.stream.add(state.global_step, values | self._objective_in(metrics))
+            self.stream.add(state.global_step, values)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -180,16 +181,23 @@ class LoraAlphaCallback(TrainerCallback):  # type: ignore[misc]
         stream, self.stream, self._watch = self.stream, None, None
         stream.close(outcome, timeout_s=self._flush_s)
 
-    def _objective_in(self, logs: Mapping[str, Any]) -> dict[str, Any]:
-        if self._objective is None or not _is_number(logs.get(self._objective.lstrip("-"))):
-            return {}
-        value = float(logs[self._objective.lstrip("-")])
-        return {"eval_loss": 1.0 - value if self._objective.startswith("-") else value}
+
+def _chosen_by(objective: str | None) -> dict[str, Any]:
+    """The metric of the sweep; one of unclear direction is to be as low as possible, as a loss is."""
+    if objective is None:
+        return {}
+    name = objective.removeprefix("-")
+    goal = "max" if name != objective else guess_goal(name) or "min"
+    return {"metric": _sent_as(name), "goal": goal}
+
+
+def _sent_as(name: str) -> str:
+    return RENAMED.get(name, "".join(c if c.isalnum() or c in "_./@:+-" else "_" for c in name)[:100])
 
 
 def _metrics(logs: Mapping[str, Any], *, skip: Any) -> dict[str, Any]:
     return {
-        RENAMED.get(name, "".join(c if c.isalnum() or c in "_./@:+-" else "_" for c in name)[:100]): value
+        _sent_as(name): value
         for name, value in logs.items()
         if _is_number(value) and name not in NOT_METRICS and not name.endswith(TIMINGS) and not skip(name)
     }

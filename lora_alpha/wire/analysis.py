@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from pydantic.dataclasses import dataclass
 
+from lora_alpha.analysis.bounded import BoundedOptimum
 from lora_alpha.analysis.cells import Cell
 from lora_alpha.analysis.collapse import CollapseScore
 from lora_alpha.analysis.compared import Limit
@@ -24,6 +25,7 @@ from lora_alpha.analysis.recommend import Recommendation
 from lora_alpha.analysis.rules import Rule, RuleCost
 from lora_alpha.analysis.schedules import ScheduleComparison, ScheduleVerdict
 from lora_alpha.analysis.sharpness import RateAtSharpness, Sharpness, Suppression
+from lora_alpha.metrics import EVAL_LOSS, Metric
 from lora_alpha.wire.base import Answer
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "SAID",
     "WITHIN_BASIN",
     "Advice",
+    "BoundedOptima",
+    "BoundedOptimum",
     "Cell",
     "Cells",
     "Collapse",
@@ -42,6 +46,7 @@ __all__ = [
     "Law",
     "Laws",
     "Limit",
+    "Metric",
     "Optimum",
     "RateAtSharpness",
     "Rule",
@@ -51,71 +56,96 @@ __all__ = [
     "Schedules",
     "Sharpness",
     "Suppression",
+    "SweepMetrics",
     "Target",
 ]
 
 
-class Cells(Answer):
-    """Answer of ``GET /sweeps/{id}/cells``."""
+class Read(Answer):
+    """What every answer that rests on cells says of how its runs were read.
+
+    ``metric`` is what the values are of: for ``steps_to`` the steps until the metric asked for was that good.
+    ``notes`` say how it was chosen where that is not plain.
+    """
 
     sweep_id: str
     objective: str
     at_step: int | None = None
+    steps_to: float | None = None
+    metric: Metric = EVAL_LOSS
+    notes: list[str] = []
+
+
+class Cells(Read):
+    """Answer of ``GET /sweeps/{id}/cells``."""
+
     cells: list[Cell]
     warnings: list[str] = []
 
 
-class Laws(Answer):
+class Laws(Read):
     """Answer of ``GET /sweeps/{id}/law``; ``rules`` are the common ones, none where the laws are of η."""
 
-    sweep_id: str
-    objective: str
-    at_step: int | None = None
     laws: list[Law]
     warnings: list[str] = []
     reasons: list[str] = []
     rules: list[Rule] = []
 
 
-class Equivalences(Answer):
+class Equivalences(Read):
     """Answer of ``GET /sweeps/{id}/equivalence``; ``verdict`` is that of all ranks.
 
     ``reasons`` say what each rank says and which ranks it rests on.
     """
 
-    sweep_id: str
-    objective: str
-    at_step: int | None = None
     margin: float
     verdict: Verdict
     items: list[Equivalence]
     reasons: list[str] = []
 
 
-class Collapse(Answer):
+class Collapse(Read):
     """Answer of ``GET /sweeps/{id}/collapse``; ``verdict`` names the coordinate, or says "none"."""
 
-    sweep_id: str
-    objective: str
-    at_step: int | None = None
     verdict: str
     items: list[CollapseScore]
     reasons: list[str] = []
 
 
-class Schedules(Answer):
+class Schedules(Read):
     """Answer of ``GET /sweeps/{id}/schedules``; ``verdict`` is one sentence that can be "no".
 
     ``num_pending`` runs are still to come: the verdict is about those that have finished.
     """
 
-    sweep_id: str
-    objective: str
-    at_step: int | None = None
     margin: float
     verdict: str
     num_pending: int = 0
     items: list[ScheduleComparison]
+
+
+class SweepMetrics(Answer):
+    """Answer of ``GET /sweeps/{id}/metrics``: what α can be chosen by.
+
+    ``metric`` is what it is chosen by unless asked otherwise. ``unclear`` are recorded, too, but which way
+    is better must be said with ``goal``.
+    """
+
+    sweep_id: str
+    metric: Metric
+    metrics: list[Metric]
+    unclear: list[str] = []
+
+
+class BoundedOptima(Read):
+    """Answer of ``GET /sweeps/{id}/bounded``: the best α whose forgetting stays within a bound.
+
+    Where nothing can be said ``reasons`` say why.
+    """
+
+    max_forgetting: float
+    items: list[BoundedOptimum]
+    reasons: list[str] = []
 
 
 class Curvature(Answer):
@@ -136,6 +166,15 @@ class Curvature(Answer):
 
 @dataclass(frozen=True, kw_only=True, config=Answer.model_config)
 class Advice(Recommendation):
-    """Answer of ``GET /recommend``: a recommendation, and the sweep that it rests on."""
+    """Answer of ``GET /recommend``: a recommendation, the sweep and the reading that it rests on.
+
+    ``bounded`` is the best α within the bound on forgetting that was asked for, None without one.
+    """
 
     sweep_id: str
+    objective: str = "final"
+    at_step: int | None = None
+    steps_to: float | None = None
+    metric: Metric = EVAL_LOSS
+    notes: tuple[str, ...] = ()
+    bounded: BoundedOptimum | None = None

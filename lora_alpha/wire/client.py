@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, get_args
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
@@ -19,17 +19,20 @@ from lora_alpha.errors import (
     LoraAlphaError,
     ServiceUnreachable,
 )
+from lora_alpha.metrics import Goal
 from lora_alpha.request import SweepRequest
 from lora_alpha.spec import Objective, ProbeSpec
 from lora_alpha.wire.analysis import (
     MARGIN,
     Advice,
+    BoundedOptima,
     Cells,
     Collapse,
     Curvature,
     Equivalences,
     Laws,
     Schedules,
+    SweepMetrics,
     Target,
 )
 from lora_alpha.wire.http import Params, read_error, to_body, to_path, to_query
@@ -63,6 +66,24 @@ CsvKind = Literal["runs", "history", "cells", "optima", "law", "probes", "verdic
 IDLE_S = 3.0
 CSV_KINDS: tuple[CsvKind, ...] = get_args(CsvKind)
 Model = TypeVar("Model")
+
+
+class ReadingQuery(TypedDict, total=False):
+    """Which number of a run counts.
+
+    Attributes:
+        metric: A recorded metric; the sweep's own unless given.
+        goal: Which way is better; as the metric is declared or called unless given.
+        objective: The metric at the end, or the best on the way.
+        at_step: Read there in place of the end.
+        steps_to: In place of the metric the steps until it is this good.
+    """
+
+    metric: str | None
+    goal: Goal | None
+    objective: Objective
+    at_step: int | None
+    steps_to: float | None
 
 
 class Client:
@@ -253,63 +274,72 @@ class Client:
 
     # Analysis
 
-    def cells(self, sweep_id: str, *, at_step: int | None = None, objective: Objective = "final") -> Cells:
-        """Seeds taken together, one cell per method, rank, α and lr."""
-        params = {"at_step": at_step, "objective": objective}
-        return self._get(f"/sweeps/{to_path(sweep_id)}/cells", Cells, params)
+    # Each of these takes how runs are read, see ``ReadingQuery``.
 
-    def law(
-        self,
-        sweep_id: str,
-        *,
-        at_step: int | None = None,
-        objective: Objective = "final",
-        target: Target = "alpha",
-    ) -> Laws:
+    def metrics(self, sweep_id: str) -> SweepMetrics:
+        """What α can be chosen by in a sweep, and what it is chosen by."""
+        return self._get(f"/sweeps/{to_path(sweep_id)}/metrics", SweepMetrics)
+
+    def cells(self, sweep_id: str, **reading: Unpack[ReadingQuery]) -> Cells:
+        """Seeds taken together, one cell per method, rank, α and lr."""
+        return self._get(f"/sweeps/{to_path(sweep_id)}/cells", Cells, reading)
+
+    def law(self, sweep_id: str, *, target: Target = "alpha", **reading: Unpack[ReadingQuery]) -> Laws:
         """Optima and fitted laws of α, or of η with ``target="lr"``."""
-        params = {"at_step": at_step, "objective": objective, "target": target}
-        return self._get(f"/sweeps/{to_path(sweep_id)}/law", Laws, params)
+        return self._get(f"/sweeps/{to_path(sweep_id)}/law", Laws, {"target": target, **reading})
+
+    def bounded(
+        self, sweep_id: str, *, max_forgetting: float, **reading: Unpack[ReadingQuery]
+    ) -> BoundedOptima:
+        """The best measured α of each rank whose forgetting stays within a bound."""
+        params = {"max_forgetting": max_forgetting, **reading}
+        return self._get(f"/sweeps/{to_path(sweep_id)}/bounded", BoundedOptima, params)
 
     def equivalence(
-        self,
-        sweep_id: str,
-        *,
-        margin: float = MARGIN,
-        at_step: int | None = None,
-        objective: Objective = "final",
+        self, sweep_id: str, *, margin: float = MARGIN, **reading: Unpack[ReadingQuery]
     ) -> Equivalences:
         """Whether tuning α and tuning η reach the same loss."""
-        params = {"margin": margin, "at_step": at_step, "objective": objective}
+        params = {"margin": margin, **reading}
         return self._get(f"/sweeps/{to_path(sweep_id)}/equivalence", Equivalences, params)
 
-    def collapse(
-        self, sweep_id: str, *, at_step: int | None = None, objective: Objective = "final"
-    ) -> Collapse:
+    def collapse(self, sweep_id: str, **reading: Unpack[ReadingQuery]) -> Collapse:
         """Which coordinate lays the loss curves on each other."""
-        params = {"at_step": at_step, "objective": objective}
-        return self._get(f"/sweeps/{to_path(sweep_id)}/collapse", Collapse, params)
+        return self._get(f"/sweeps/{to_path(sweep_id)}/collapse", Collapse, reading)
 
     def schedules(
-        self,
-        sweep_id: str,
-        *,
-        margin: float = MARGIN,
-        at_step: int | None = None,
-        objective: Objective = "final",
+        self, sweep_id: str, *, margin: float = MARGIN, **reading: Unpack[ReadingQuery]
     ) -> Schedules:
         """Whether any schedule of α beats the best constant α."""
-        params = {"margin": margin, "at_step": at_step, "objective": objective}
-        return self._get(f"/sweeps/{to_path(sweep_id)}/schedules", Schedules, params)
+        return self._get(f"/sweeps/{to_path(sweep_id)}/schedules", Schedules, {"margin": margin, **reading})
 
-    def recommend(self, sweep: str, *, rank: int, lr: float | None = None) -> Advice:
+    def recommend(
+        self,
+        sweep: str,
+        *,
+        rank: int,
+        lr: float | None = None,
+        max_forgetting: float | None = None,
+        **reading: Unpack[ReadingQuery],
+    ) -> Advice:
         """Which α to use at ``rank``, with its interval, the cells behind it and a PEFT snippet."""
-        params = {"sweep": sweep, "rank": rank, "lr": lr}
+        params = {"sweep": sweep, "rank": rank, "lr": lr, "max_forgetting": max_forgetting, **reading}
         return self._get("/recommend", Advice, params)
 
-    def export_csv(self, kind: CsvKind | str, sweep: str | Sequence[str] | None = None) -> Iterator[bytes]:
-        """A complete CSV export in blocks as they arrive; of all sweeps unless some are named."""
+    def export_csv(
+        self,
+        kind: CsvKind | str,
+        sweep: str | Sequence[str] | None = None,
+        *,
+        max_forgetting: float | None = None,
+        **reading: Unpack[ReadingQuery],
+    ) -> Iterator[bytes]:
+        """A complete CSV export in blocks as they arrive; of all sweeps unless some are named.
+
+        ``max_forgetting`` adds to the optima the best α within that bound.
+        """
         ids = sweep if sweep is None or isinstance(sweep, str) else ",".join(sweep)
-        return self._stream(f"/export/{to_path(kind)}.csv", {"sweep": ids})
+        params = {"sweep": ids, "max_forgetting": max_forgetting, **reading}
+        return self._stream(f"/export/{to_path(kind)}.csv", params)
 
     # Probes and inspections
 

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from lora_alpha.metrics import Goal
 from lora_alpha.request import Tag
-from lora_alpha.spec import LearningRate, Positive, ProbeKind, ProbeSpace, Rank, RunState, Seed
+from lora_alpha.spec import LearningRate, MetricName, Positive, ProbeKind, ProbeSpace, Rank, RunState, Seed
 from lora_alpha.wire.base import Wire
 
-MetricName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w./@:+-]+$")]
 Step = Annotated[int, Field(ge=0, lt=2**53)]
 
 
@@ -63,7 +63,8 @@ class IngestRun(Wire):
     ``sweep`` is the id of a sweep made by an earlier ingest; without it the run joins the ingested sweep
     called ``sweep_name``, which is made when it does not exist. ``key`` makes the call repeatable: the same
     key in the same sweep gives the same run back. ``scale`` overrides what method, rank and α would give;
-    ``layers`` are scales by layer where they differ; ``config`` is kept as it is.
+    ``layers`` are scales by layer where they differ; ``config`` is kept as it is. ``metric`` is what α is to
+    be chosen by in the sweep, ``goal`` which way is better: the last run that says so counts for all.
     """
 
     key: Annotated[str, Field(min_length=1, max_length=200)] | None = None
@@ -82,6 +83,8 @@ class IngestRun(Wire):
     layers: dict[str, Positive] = {}
     config: dict[str, Any] = {}
     tags: Annotated[list[Tag], Field(max_length=32)] = []
+    metric: MetricName | None = None
+    goal: Goal | None = None
 
 
 class IngestSeries(Wire):
@@ -95,7 +98,8 @@ class IngestSeries(Wire):
 class IngestPoints(Wire):
     """Body of ``POST /ingest/runs/{id}/points``: new points, and how the run ended when it has.
 
-    Final and best loss are read from ``eval_loss`` (``train_loss`` if there is none) unless given.
+    Final and best loss are read from ``eval_loss`` (``train_loss`` if there is none) unless given. A run
+    without any loss counts with another metric that it has recorded, see ``lora_alpha.metrics``.
     """
 
     series: Annotated[list[IngestSeries], Field(max_length=200)] = []

@@ -45,6 +45,9 @@ RUN: dict[str, Any] = {
     "seed": 0,
     "steps": 100,
 }
+LOSS = {"name": "eval_loss", "goal": "min", "unit": "nats", "has_zero": True}
+ACCURACY = {"name": "accuracy", "goal": "max", "has_zero": True}
+METRICS = {"sweep_id": "s1", "metric": LOSS, "metrics": [LOSS, ACCURACY], "unclear": []}
 ANSWER = {"sweep_id": "s1", "objective": "final"}
 
 
@@ -180,6 +183,8 @@ def answers() -> dict[str, Any]:
         "/sweeps/s2": {**SWEEP, "id": "s2", "name": "another", "state": "finished", "actions": ["delete"]},
         "/sweeps/s1/cells": {**ANSWER, "cells": CELLS},
         "/sweeps/s2/cells": {**ANSWER, "cells": CELLS},
+        "/sweeps/s1/metrics": METRICS,
+        "/sweeps/s2/metrics": METRICS,
         "/sweeps/s1/law": {
             **ANSWER,
             "laws": [law(2e-4), law(8e-4)],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from backend.export import csv_blocks
+from backend.export import Asked, csv_blocks
 from backend.services import analysis, runs, sweeps
 from backend.services.outcomes import Reading
 from backend.settings import Settings
@@ -98,7 +98,7 @@ def test_the_final_scale_is_what_a_scheduled_run_shows_and_exports(
     with store.write() as session:
         session.execute(update(RunRow).where(RunRow.id == held.id).values(summary={"scale": 3.25}))
     assert runs.read(store, held.id).scale == 3.25
-    text = b"".join(csv_blocks(store, "runs", [sweep.id])).decode()
+    text = b"".join(csv_blocks(store, "runs", Asked([sweep.id]))).decode()
     row = next(row for row in csv.DictReader(text.splitlines()) if row["run_id"] == held.id)
     assert (row["scale"], row["alpha_schedule"]) == ("3.25", "hold update_norm 2")
 

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError, create_model
 
-from lora_alpha.wire.analysis import Advice
+from lora_alpha.metrics import Metric
+from lora_alpha.wire.analysis import Advice, Read
 from lora_alpha.wire.base import Answer
 
-ANSWERS: list[type[Any]] = [*Answer.__subclasses__(), Advice]
+ANSWERS: list[type[Any]] = [*Read.__subclasses__(), *Answer.__subclasses__(), Advice]
 LEAVES: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(max_size=5),
     int: st.integers(-(2**53), 2**53),
@@ -108,12 +109,12 @@ def test_a_record_with_a_number_that_is_none_cannot_be_sent(record: type[Any]) -
 
 
 def test_records_are_those_of_the_analysis() -> None:
-    assert {record.__module__.rpartition(".")[0] for record in RECORDS if record is not Advice} == {
+    assert {record.__module__.rpartition(".")[0] for record in RECORDS if record not in {Advice, Metric}} == {
         "lora_alpha.analysis"
     }
     assert {field.name for field in dataclasses.fields(Advice)} - {
         field.name for field in dataclasses.fields(Advice.__mro__[1])
-    } == {"sweep_id"}
+    } == {*Read.model_fields, "bounded"}
 
 
 def test_an_unknown_field_is_refused() -> None:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from backend.export import csv_blocks
+from backend.export import Asked, csv_blocks
 from backend.services import jobs, probes, runs, steering, sweeps
 from backend.store.tables import ProbeRow, RunRow
 from lora_alpha.errors import Conflict, InvalidSpec, ProbeError
@@ -96,7 +96,7 @@ def test_full_coordinates_of_a_fresh_point_need_no_adapter(store, settings):
 @pytest.mark.parametrize("kind", ["top", "density", "trace"])
 def test_every_number_of_each_kind_is_exported(store, settings, kind, trained_run):
     shown = probe(store, settings, run=trained_run, kind=kind, top_k=3, num_vectors=3, iterations=8)
-    text = b"".join(csv_blocks(store, "probes", [shown.sweep_id])).decode("utf-8-sig")
+    text = b"".join(csv_blocks(store, "probes", Asked([shown.sweep_id]))).decode("utf-8-sig")
     exported = [row for row in csv.DictReader(io.StringIO(text)) if row["probe_id"] == shown.id]
     assert [(row["kind"], int(row["index"]), float(row["value"])) for row in exported] == [
         (row["kind"], row["index"], row["value"]) for row in shown.result["rows"]
