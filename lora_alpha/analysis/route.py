@@ -51,7 +51,7 @@ class Minimum:
         route: The route.
         best: Place of the best cell.
         end: ``low_edge``, ``high_edge``: the best cell is the grid's last, or the minimum lies beyond it with
-            a probability of ``LIKELY`` or more; ``cliff``: the cell next to the best diverged or has no value.
+            a probability of ``LIKELY`` or more; ``cliff``: the cell next to the best diverged or has no loss.
         where: log₂ of the position above the base point, median of the draws.
         by_seed: Seed → cost averaged over the cells around the minimum.
         excess: Draws of how far that average lies above the minimum: (D,).
