@@ -16,6 +16,7 @@ from typing import Any, get_args
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from backend.services.analysis import sweep_collapse
 from backend.services.outcomes import Reading, read_sweep, sweep_cells
 from backend.services.presenters import show_run
 from backend.store.engines import Store
@@ -26,7 +27,7 @@ from lora_alpha.analysis.bounded import bounded_optima
 from lora_alpha.analysis.cells import constant_alpha
 from lora_alpha.analysis.equivalence import compare_routes
 from lora_alpha.analysis.law import fit_laws
-from lora_alpha.wire.analysis import Target
+from lora_alpha.wire.analysis import CollapseFit, CollapseScore, Target
 from lora_alpha.wire.client import CsvKind
 
 # Each table: column → where in a row its value is. A new column is a line here; it goes to the end.
@@ -101,6 +102,28 @@ PROBES: Columns = {
     "probe_id": "probe.id",
     **_alike("probe", "run_id step space"),
     **_alike("number", "kind index value error"),
+}
+# A row a coordinate, the fitted one last; ``alike`` with semicolons.
+COLLAPSE: Columns = {
+    "sweep_id": "sweep.id",
+    "workload": "sweep.workload",
+    **_alike("score", "method lr_ratio coordinate"),
+    "alpha_exponent": "exponents.alpha.value",
+    "alpha_exponent_low": "exponents.alpha.low",
+    "alpha_exponent_high": "exponents.alpha.high",
+    "lr_exponent": "exponents.lr.value",
+    "rank_exponent": "exponents.rank.value",
+    "rank_exponent_low": "exponents.rank.low",
+    "rank_exponent_high": "exponents.rank.high",
+    **_alike("score", "score"),
+    **_alike("fit", "ceiling"),
+    **_alike("score", "behind behind_low behind_high alike compatible num_compared num_alone"),
+    **_alike("fit", "num_curves num_seeds num_diverged verdict"),
+}
+COLLAPSE_POINTS: Columns = {
+    "sweep_id": "sweep.id",
+    **_alike("score", "method lr_ratio coordinate"),
+    **_alike("point", "rank lr alpha x loss level"),
 }
 
 # What makes a spreadsheet take a cell for a formula, full-width forms included.
@@ -271,6 +294,29 @@ def _deciding_rows(session: Session, asked: Asked) -> Iterator[Row]:
             yield from ({**row, "cell": configuration} for configuration in cell.configurations)
 
 
+def _collapse_rows(session: Session, asked: Asked) -> Iterator[Row]:
+    for sweep_id in _named(session, asked):
+        sweep = find_sweep(session, sweep_id)
+        for fit, scores in sweep_collapse(session, sweep_id, asked.reading):
+            for score in scores:
+                given = dict(zip(("alpha", "lr", "rank"), score.exponents, strict=False))
+                named = {name: {"value": value} for name, value in given.items()}
+                yield {"sweep": sweep, "fit": fit, "score": score, "exponents": named}
+            if fit.lr is not None or fit.alpha is not None:
+                yield {"sweep": sweep, "fit": fit, "score": fit.fitted or _unfitted(fit), "exponents": fit}
+
+
+def _unfitted(fit: CollapseFit) -> CollapseScore:
+    """Exponents of which some are not decided have no coordinate and no points."""
+    return CollapseScore(fit.method, "", None, 0, 0, (), lr_ratio=fit.lr_ratio)
+
+
+def _collapse_point_rows(session: Session, asked: Asked) -> Iterator[Row]:
+    for row in _collapse_rows(session, asked):
+        for point in row["score"].points:
+            yield {**row, "point": point}
+
+
 def _probe_rows(session: Session, asked: Asked) -> Iterator[Row]:
     """One row a number; a probe without numbers gives one row that says why in ``error``."""
     query = select(ProbeRow).order_by(ProbeRow.created, ProbeRow.id)
@@ -290,6 +336,8 @@ EXPORTS: dict[CsvKind, Export] = {
     "optima": _in_blocks(OPTIMA, _optimum_rows),
     "law": _in_blocks(LAW, _law_rows),
     "probes": _in_blocks(PROBES, _probe_rows),
+    "collapse": _in_blocks(COLLAPSE, _collapse_rows),
+    "collapse_points": _in_blocks(COLLAPSE_POINTS, _collapse_point_rows),
     "verdicts": _in_blocks(VERDICTS, _verdict_rows),
     "deciding": _in_blocks(DECIDING, _deciding_rows),
 }

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from backend.services.outcomes import Reading, SweepRead, read_sweep
 from backend.services.presenters import spec_warnings
 from backend.store.engines import Store
 from backend.store.sweeps import find_sweep
 from lora_alpha.analysis.bounded import bounded_optima, no_bound_reasons
 from lora_alpha.analysis.cells import Cell, constant_alpha
-from lora_alpha.analysis.collapse import collapse_scores, collapsing_coordinate
+from lora_alpha.analysis.collapse import CollapseFit, CollapseScore
+from lora_alpha.analysis.collapse_verdict import find_collapse, overall_collapse
 from lora_alpha.analysis.equivalence import compare_routes
 from lora_alpha.analysis.law import fit_laws, no_law_reasons
 from lora_alpha.analysis.optimum import Target
@@ -71,15 +74,29 @@ def collapse(store: Store, sweep_id: str, reading: Reading) -> Collapse:
     with store.read() as session:
         read = read_sweep(session, sweep_id, reading)
     found = read.cells
-    constant = constant_alpha(found)
-    methods = sorted({cell.method for cell in constant if cell.rank is not None})
-    items = [score for method in methods for score in collapse_scores(constant, method=method)]
+    pairs = _collapses(found)
+    items = [score for _, scores in pairs for score in scores]
+    fits = [fit for fit, _ in pairs]
     return Collapse(
         **_said(sweep_id, reading, read),
-        verdict=collapsing_coordinate(items),
+        verdict=overall_collapse(fits),
         items=items,
         reasons=[*([] if items else ["no cell of this sweep has finished yet"]), *_moving(found)],
+        fits=fits,
     )
+
+
+def sweep_collapse(
+    session: Session, sweep_id: str, reading: Reading
+) -> list[tuple[CollapseFit, list[CollapseScore]]]:
+    """The collapse of each method of a sweep, as ``GET /sweeps/{id}/collapse`` gives it."""
+    return _collapses(read_sweep(session, sweep_id, reading).cells)
+
+
+def _collapses(found: Sequence[Cell]) -> list[tuple[CollapseFit, list[CollapseScore]]]:
+    constant = constant_alpha(found)
+    methods = sorted({cell.method for cell in constant if cell.rank is not None})
+    return [pair for method in methods for pair in find_collapse(constant, method=method)]
 
 
 def schedules(store: Store, sweep_id: str, reading: Reading, *, margin: float) -> Schedules:

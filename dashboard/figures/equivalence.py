@@ -18,9 +18,11 @@ from dashboard.figures.style import (
     value_axis,
 )
 from lora_alpha.metrics import EVAL_LOSS
-from lora_alpha.wire.analysis import Collapse, Equivalence
+from lora_alpha.wire.analysis import Collapse, CollapseScore, Equivalence
 
 NOTHING = "No cell has finished yet."
+BEST, FITTED = "best", "fitted"
+EQUAL_FLOORS, MEASURED_FLOORS = "made equal", "as measured"
 
 
 def routes_figure(items: Sequence[Equivalence], theme: Theme) -> Figure:
@@ -87,38 +89,61 @@ def _beyond(end: float | None, value: float) -> float | None:
     return None if end is None else abs(end - value)
 
 
-def collapse_figure(collapse: Collapse, theme: Theme) -> Figure:
-    """Loss against the coordinate that collapses best, coloured by rank, dashed by nothing: points only."""
-    scored = [item for item in collapse.items if item.points]
-    if not scored:
+def collapse_figure(
+    collapse: Collapse, theme: Theme, *, coordinate: str = BEST, floors: str = EQUAL_FLOORS
+) -> Figure:
+    """Loss against a coordinate, coloured by rank; ``EQUAL_FLOORS`` takes each rank's floor out."""
+    shown = _shown(collapse, coordinate)
+    if shown is None or not shown.points:
         return empty(theme, NOTHING, height=420)
-    best = max(scored, key=lambda item: -1e9 if item.score is None else item.score)
-    ranks = sorted({point.rank for point in best.points})
+    levels = floors == EQUAL_FLOORS and all(point.level is not None for point in shown.points)
+    heights = {p: p.loss if p.level is None or not levels else p.level for p in shown.points}
+    ranks = sorted({point.rank for point in shown.points})
     colours = ordinal_colours(ranks)
-    lrs = sorted({point.lr for point in best.points})
-    data = [
-        {
-            "type": "scatter",
-            "mode": "lines+markers",
-            "name": f"r {rank}" + (f", η {lr:g}" if len(lrs) > 1 else ""),
-            "x": [point.x for point in best.points if (point.rank, point.lr) == (rank, lr)],
-            "y": [point.loss for point in best.points if (point.rank, point.lr) == (rank, lr)],
-            "line": {"width": 1, "color": faded(colours[rank], 0.5)},
-            "marker": {"color": colours[rank], "symbol": SYMBOLS[lrs.index(lr) % len(SYMBOLS)], "size": 7},
-            "hovertemplate": f"r {rank}, η {lr:g}<br>%{{x:.3g}}: %{{y:.4g}}<extra></extra>",
-        }
-        for rank in ranks
-        for lr in lrs
-    ]
+    lrs = sorted({point.lr for point in shown.points})
+    data = []
+    for rank in ranks:
+        for lr in lrs:
+            points = sorted(
+                (point for point in shown.points if (point.rank, point.lr) == (rank, lr)),
+                key=lambda point: point.x,
+            )
+            data.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines+markers",
+                    "name": f"r {rank}" + (f", η {lr:g}" if len(lrs) > 1 else ""),
+                    "x": [point.x for point in points],
+                    "y": [heights[point] for point in points],
+                    "line": {"width": 1, "color": faded(colours[rank], 0.5)},
+                    "marker": {
+                        "color": colours[rank],
+                        "symbol": SYMBOLS[lrs.index(lr) % len(SYMBOLS)],
+                        "size": 7,
+                    },
+                    "hovertemplate": f"r {rank}, η {lr:g}<br>%{{x:.3g}}: %{{y:.4g}}<extra></extra>",
+                }
+            )
     title = "loss" if collapse.metric == EVAL_LOSS else collapse.metric.title
-    score = "" if best.score is None else f" (score {best.score:.2f})"
+    score = "" if shown.score is None else f" (score {shown.score:.2f})"
     return {
         "data": data,
         "layout": layout(
             theme,
-            x=axis(theme, f"{best.coordinate}{score}", log=True),
-            y=value_axis(theme, title, [point.loss for point in best.points]),
+            x=axis(theme, f"{shown.coordinate}{score}", log=True),
+            y=value_axis(
+                theme, f"{title}, floors of ranks made equal" if levels else title, list(heights.values())
+            ),
             height=420,
             hovermode="closest",
         ),
     }
+
+
+def _shown(collapse: Collapse, coordinate: str) -> CollapseScore | None:
+    """The named coordinate, or the fitted one, of the first method that has it; else the best."""
+    fitted = [fit.fitted for fit in collapse.fits if fit.fitted is not None]
+    if coordinate == FITTED and fitted:
+        return fitted[0]
+    named = [item for item in collapse.items if item.coordinate == coordinate]
+    return max(named or collapse.items, key=lambda i: -1e9 if i.score is None else i.score, default=None)

@@ -12,13 +12,21 @@ from dash.development.base_component import Component
 
 from dashboard import ids
 from dashboard.components.parts import GRAPH_CONFIG, card, note, table
-from dashboard.controls import Subject
-from dashboard.figures.equivalence import NOTHING, collapse_figure, routes_figure
+from dashboard.controls import Subject, choice, switch
+from dashboard.figures.equivalence import (
+    BEST,
+    EQUAL_FLOORS,
+    FITTED,
+    MEASURED_FLOORS,
+    NOTHING,
+    collapse_figure,
+    routes_figure,
+)
 from dashboard.figures.style import Theme, number
 from dashboard.tab import Plot, Row, Tab, Words
 from dashboard.tabs.alpha_eta import READING, reading
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.wire.analysis import SAID, Collapse, Equivalence, Equivalences
+from lora_alpha.wire.analysis import COORDINATES, SAID, Collapse, Equivalence, Equivalences, Exponent
 from lora_alpha.wire.client import Client
 
 ROUTES, SCORES = Words("alpha-vs-lr"), Words("collapse-figure-table")
@@ -36,12 +44,12 @@ VERDICTS = {
 }
 
 
-def panel(_: Subject, __: Row) -> Component:
+def panel(_: Subject, row: Row) -> Component:
     """α against η, and the coordinates that may unite them."""
     return html.Div(
         [
             card(*ROUTES.place(), title="Is α a second learning rate?"),
-            card(*COLLAPSE.place(), *SCORES.place(), title="Which coordinate decides the loss?"),
+            card(row(), *COLLAPSE.place(), *SCORES.place(), title="Which coordinate decides the loss?"),
         ]
     )
 
@@ -80,7 +88,7 @@ def fetch(client: Client, view: Mapping[str, Any]) -> tuple[Equivalences, Collap
     return client.equivalence(view["sweep"], **asked), client.collapse(view["sweep"], **asked)
 
 
-def draw(found: tuple[Equivalences, Collapse], _: Mapping[str, Any], colours: Theme) -> tuple[Any, ...]:
+def draw(found: tuple[Equivalences, Collapse], view: Mapping[str, Any], colours: Theme) -> tuple[Any, ...]:
     """The verdict with its routes, the best coordinate, the scores."""
     routes, collapse = found
     colour, sentence = VERDICTS[routes.verdict]
@@ -127,18 +135,51 @@ def draw(found: tuple[Equivalences, Collapse], _: Mapping[str, Any], colours: Th
         ),
         table(headings, rows),
     ]
-    scores = [
-        [item.method, item.coordinate, number(item.score), str(item.num_compared), str(item.num_alone)]
+    figure = collapse_figure(collapse, colours, coordinate=view["coordinate"], floors=view["floors"])
+    return parts, figure, [*_collapse_words(collapse), _score_table(collapse)]
+
+
+def _collapse_words(collapse: Collapse) -> list[Component]:
+    return [dmc.Text(text, fw=600) for text in [fit.sentence for fit in collapse.fits] or collapse.reasons]
+
+
+def _score_table(collapse: Collapse) -> Component:
+    """Every coordinate, then the fitted one of each method."""
+    ceilings = {(fit.method, fit.lr_ratio): fit.ceiling for fit in collapse.fits}
+    rows = [
+        [
+            item.method,
+            item.coordinate,
+            *(f"{exponent:g}" for exponent in item.exponents),
+            number(item.score),
+            number(ceilings.get((item.method, item.lr_ratio))),
+            "–"
+            if item.behind is None
+            else f"{item.behind:.3f} ({item.behind_low:.3f} to {item.behind_high:.3f})",
+            {None: "–", True: "yes", False: "no"}[item.compatible],
+            str(item.num_compared),
+            str(item.num_alone),
+        ]
         for item in collapse.items
     ]
-    score_table = table(["method", "coordinate", "score", "points compared", "without overlap"], scores)
-    verdict = dmc.Text(
-        f"Best coordinate: {collapse.verdict}."
-        if collapse.verdict != "none"
-        else "No coordinate collapses the curves.",
-        fw=600,
-    )
-    return parts, collapse_figure(collapse, colours), [verdict, score_table]
+    for fit in collapse.fits:
+        if fit.alpha is not None or fit.lr is not None:
+            exponents = [_exponent(fit.alpha), _exponent(fit.lr), _exponent(fit.rank)]
+            score = fit.fitted.score if fit.fitted else None
+            counts = [str(fit.fitted.num_compared), str(fit.fitted.num_alone)] if fit.fitted else ["–", "–"]
+            rows.append(
+                [fit.method, "fitted", *exponents, number(score), number(fit.ceiling), "–", "–", *counts]
+            )
+    headings = ["method", "coordinate", "of α", "of η", "of r", "score", "noise allows", "behind the first"]
+    return table([*headings, "compatible", "points compared", "without overlap"], rows)
+
+
+def _exponent(exponent: Exponent | None) -> str:
+    if exponent is None:
+        return "not identified"
+    if exponent.low == exponent.high:
+        return f"{exponent.value:g}"
+    return f"{exponent.value:.2f} ({exponent.low:.2f} to {exponent.high:.2f})"
 
 
 def _more_lrs(items: Sequence[Equivalence]) -> list[Component]:
@@ -198,6 +239,10 @@ TAB = Tab(
     page="sweep",
     name="equivalence",
     title="α vs η",
+    controls=(
+        choice("coordinate", "Coordinate", BEST, [BEST, *COORDINATES, FITTED]),
+        switch("floors", "Floors of ranks", EQUAL_FLOORS, [EQUAL_FLOORS, MEASURED_FLOORS]),
+    ),
     reads=READING,
     parts=(ROUTES, COLLAPSE, SCORES),
     fetch=fetch,

@@ -91,6 +91,7 @@ def _law_text(laws: Laws) -> list[Component]:
                 equation = f"η* = {number(fit.coefficient)} · r^{fit.exponent:.2f}"
             parts.append(dmc.Text(f"{head}{equation}", fw=700, className="verdict"))
         parts.append(dmc.Text(law.verdict, size="sm"))
+        parts += [dmc.Text(caveat, size="sm", c="dimmed") for caveat in law.caveats]
         counted = (
             f"{law.num_ranks} ranks, {law.num_seeds} seeds; {law.num_censored} optima censored, "
             f"{law.num_diverged} runs diverged."

@@ -1,43 +1,50 @@
-"""Which single coordinate of (α, η, r) decides the loss?"""
+"""Which single coordinate of (α, η, r) decides the loss, up to a floor of each rank: what is said of it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from lora_alpha.analysis.cells import Cell
-
-COORDINATES: dict[str, Callable[[float, float, float], float]] = {
-    "η·α": lambda alpha, lr, rank: lr * alpha * rank**0,
-    "η·α/r": lambda alpha, lr, rank: lr * alpha / rank,
-    "η·α/√r": lambda alpha, lr, rank: lr * alpha / math.sqrt(rank),
-    "η·√α": lambda alpha, lr, rank: lr * math.sqrt(alpha) * rank**0,
-    "η·α²/r": lambda alpha, lr, rank: lr * alpha**2 / rank,
+# Name → exponents of α, η and r.
+COORDINATES: dict[str, tuple[float, float, float]] = {
+    "η·α": (1.0, 1.0, 0.0),
+    "η·α/r": (1.0, 1.0, -1.0),
+    "η·α/√r": (1.0, 1.0, -0.5),
+    "η·√α": (0.5, 1.0, 0.0),
+    "η·α²/r": (2.0, 1.0, -1.0),
 }
-COLLAPSED = 0.9  # below this share of explained variance no coordinate deserves the name
 
 
 @dataclass(frozen=True)
 class CollapsePoint:
-    """One measured cell on the coordinate's axis."""
+    """One measured cell on the coordinate's axis; ``level`` is its loss with all floors made equal."""
 
     rank: int
     lr: float
     alpha: float
     x: float
     loss: float
+    level: float | None = None
 
 
 @dataclass(frozen=True)
 class CollapseScore:
-    """How well the curves of all (rank, η) fall on one line when drawn against ``coordinate``.
+    """How well losses are a floor of each rank plus one smooth curve of ``coordinate``.
 
-    ``score`` is 1 - mean squared misfit / variance of log loss, where the misfit of a point is its log loss
-    against the other curves interpolated at its x; points that no other curve reaches are left out and
-    counted. 1 is a perfect collapse, 0 no better than a constant; None where curves do not overlap.
+    Attributes:
+        method: Fine-tuning method.
+        coordinate: Its name.
+        score: Share of the variance between cells of a rank that the curve explains, less what chance does:
+            1 is a perfect collapse, 0 no better than the floors; None where it cannot be told.
+        num_compared: Points that another (rank, η) reaches.
+        num_alone: Points that none does.
+        points: The measured cells.
+        lr_ratio: lr_B / lr_A of the cells.
+        exponents: Of α, η and r.
+        alike: Other coordinates that order and space the cells of this sweep in the same way.
+        behind: How much more the first coordinate explains; None of the first and those like it.
+        behind_low: Lower end of the 95 % interval of ``behind``; 0 or less: not told apart.
+        behind_high: Upper end.
+        compatible: Whether its exponents lie in the region of the fitted ones; None where none is fitted.
     """
 
     method: str
@@ -46,48 +53,53 @@ class CollapseScore:
     num_compared: int
     num_alone: int
     points: tuple[CollapsePoint, ...]
+    lr_ratio: float = 1.0
+    exponents: tuple[float, ...] = ()
+    alike: tuple[str, ...] = ()
+    behind: float | None = None
+    behind_low: float | None = None
+    behind_high: float | None = None
+    compatible: bool | None = None
 
 
-def collapse_scores(cells: Sequence[Cell], *, method: str) -> list[CollapseScore]:
-    """Every coordinate of ``COORDINATES``, best first."""
-    scores = [_score(name, coordinate, cells, method) for name, coordinate in COORDINATES.items()]
-    return sorted(scores, key=lambda score: -math.inf if score.score is None else score.score, reverse=True)
+@dataclass(frozen=True)
+class Exponent:
+    """A fitted exponent with its 95 % interval; no width where it is 1 by choice."""
+
+    value: float
+    low: float
+    high: float
 
 
-def collapsing_coordinate(scores: Sequence[CollapseScore]) -> str:
-    """The best coordinate if it deserves the name, else "none"."""
-    known = [(score.score, score.coordinate) for score in scores if score.score is not None]
-    best, coordinate = max(known, key=lambda item: item[0], default=(-math.inf, "none"))
-    return coordinate if best >= COLLAPSED else "none"
+@dataclass(frozen=True)
+class CollapseFit:
+    """The verdict of one method, and the exponents a, b, c for which the loss is a curve of α^a·η^b·r^c.
 
+    Attributes:
+        method: Fine-tuning method.
+        lr_ratio: lr_B / lr_A of the cells.
+        verdict: The coordinate; several with "or" that cannot be told apart; ``none``; ``undecided``;
+            ``not_enough_data``.
+        sentence: The verdict with its conditions.
+        ceiling: The highest score that the noise of seeds allows; None with one seed.
+        alpha: a; None where the sweep does not decide it.
+        lr: b, 1 where η varies.
+        rank: c; relative to α's where only one η was swept (a is 1 then).
+        fitted: The score and the points of the fitted coordinate; None where nothing is fitted.
+        num_curves: Number of (rank, η).
+        num_seeds: Number of seeds.
+        num_diverged: Cells that are no points, because a seed of them diverged.
+    """
 
-def _score(
-    name: str, coordinate: Callable[[float, float, float], float], cells: Sequence[Cell], method: str
-) -> CollapseScore:
-    points = [
-        CollapsePoint(c.rank, c.lr, c.alpha, coordinate(c.alpha, c.lr, c.rank), c.mean)
-        for c in cells
-        if c.method == method and c.measured and c.rank and c.alpha and c.mean and c.mean > 0
-    ]
-    curves: dict[tuple[int, float], list[CollapsePoint]] = {}
-    for point in sorted(points, key=lambda point: point.x):
-        curves.setdefault((point.rank, point.lr), []).append(point)
-    misfits, alone = [], 0
-    for key, curve in curves.items():
-        others = [other for other_key, other in curves.items() if other_key != key and len(other) > 1]
-        for point in curve:
-            expected = [value for other in others if (value := _interpolate(other, point.x)) is not None]
-            if expected:
-                misfits.append(math.log(point.loss) - float(np.mean(expected)))
-            else:
-                alone += 1
-    variance = float(np.var([math.log(point.loss) for point in points])) if points else 0.0
-    score = 1 - float(np.mean(np.square(misfits))) / variance if misfits and variance > 0 else None
-    return CollapseScore(method, name, score, len(misfits), alone, tuple(points))
-
-
-def _interpolate(curve: Sequence[CollapsePoint], x: float) -> float | None:
-    if not curve[0].x <= x <= curve[-1].x:
-        return None
-    xs, ys = [math.log(p.x) for p in curve], [math.log(p.loss) for p in curve]
-    return float(np.interp(math.log(x), xs, ys))
+    method: str
+    lr_ratio: float
+    verdict: str
+    sentence: str
+    ceiling: float | None = None
+    alpha: Exponent | None = None
+    lr: Exponent | None = None
+    rank: Exponent | None = None
+    fitted: CollapseScore | None = None
+    num_curves: int = 0
+    num_seeds: int = 0
+    num_diverged: int = 0

@@ -34,6 +34,7 @@ class CurveDraws:
         rise: Cost above the minimum of the draw: (G, D).
         searched: Positions of ``log_likelihood``: (M,).
         log_likelihood: Of the minimum lying there, under the shape of each draw: (M, D).
+        gap: Octaves between the two cells that the median minimum lies between, 0 beyond the cells.
     """
 
     where: Array
@@ -41,6 +42,13 @@ class CurveDraws:
     rise: Array
     searched: Array
     log_likelihood: Array
+    gap: float = 0.0
+
+    def steepness(self) -> float:
+        """The rise in the octave above the minimum, in units of that in the octave below: the median."""
+        middle = float(np.median(self.where))
+        above, below = self.excess(middle + 1), self.excess(middle - 1)
+        return float(np.median(np.maximum(above, 1e-300) / np.maximum(below, 1e-300)))
 
     def excess(self, x: float) -> Array:
         """Cost at log₂ position ``x`` above the curve's minimum: (D,)."""

@@ -93,7 +93,10 @@ def _draw(
     where, lowest = _minimum(grid, departure, drawn)
     values = drawn.at(grid[None, :]).T + departure
     values = _as_measured(window.curve, (window.x[0], window.x[-1]), grid, values)
-    return CurveDraws(where, grid, np.maximum(values - lowest, 0.0), fit.searched, log_likelihood.T)
+    place = int(np.searchsorted(window.curve.x, np.median(where)))
+    between = 0 < place < len(window.curve.x)
+    gap = float(window.curve.x[place] - window.curve.x[place - 1]) if between else 0.0
+    return CurveDraws(where, grid, np.maximum(values - lowest, 0.0), fit.searched, log_likelihood.T, gap)
 
 
 def _departures(fitted: Fitted, row: int, drawn: _Drawn, grid: Array, rng: np.random.Generator) -> Array:

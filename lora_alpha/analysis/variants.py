@@ -99,7 +99,7 @@ def _posterior(table: Array, curves: Sequence[Placed]) -> tuple[Array, Array]:
             common = depth[row] * (curve.basis.T @ values[:, 1:])
             missed = curve.mean - depth[row] * (curve.basis.T @ (values @ total))
             inner = own.T @ curve.precision @ own
-            inner += 1e-9 * np.trace(inner) * np.eye(2)
+            inner += 1e-9 * np.diag(np.diag(inner))
             gain = np.linalg.solve(inner, own.T @ curve.precision)
             left = curve.precision - curve.precision @ own @ gain
             information += common.T @ left @ common

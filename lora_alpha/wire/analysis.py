@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from lora_alpha.analysis.bounded import BoundedOptimum
 from lora_alpha.analysis.cells import Cell
-from lora_alpha.analysis.collapse import CollapseScore
+from lora_alpha.analysis.collapse import COORDINATES, CollapseFit, CollapseScore, Exponent
 from lora_alpha.analysis.compared import Limit
 from lora_alpha.analysis.deciding import DecidingCell
 from lora_alpha.analysis.equivalence import SAID, Equivalence, Verdict
@@ -29,6 +29,7 @@ from lora_alpha.metrics import EVAL_LOSS, Metric
 from lora_alpha.wire.base import Answer
 
 __all__ = [
+    "COORDINATES",
     "MARGIN",
     "SAID",
     "WITHIN_BASIN",
@@ -38,11 +39,13 @@ __all__ = [
     "Cell",
     "Cells",
     "Collapse",
+    "CollapseFit",
     "CollapseScore",
     "Curvature",
     "DecidingCell",
     "Equivalence",
     "Equivalences",
+    "Exponent",
     "Law",
     "Laws",
     "Limit",
@@ -105,11 +108,16 @@ class Equivalences(Read):
 
 
 class Collapse(Read):
-    """Answer of ``GET /sweeps/{id}/collapse``; ``verdict`` names the coordinate, or says "none"."""
+    """Answer of ``GET /sweeps/{id}/collapse``.
+
+    ``verdict`` names the coordinate, or several with "or" that the data cannot tell apart; ``none``,
+    ``undecided``, ``not_enough_data``; ``mixed`` where methods differ. ``fits`` has each method's, in words.
+    """
 
     verdict: str
     items: list[CollapseScore]
     reasons: list[str] = []
+    fits: list[CollapseFit] = []
 
 
 class Schedules(Read):

@@ -62,7 +62,18 @@ from lora_alpha.wire.sweeps import (
 )
 
 Verb = Literal["pause", "resume", "stop", "cancel", "retry"]
-CsvKind = Literal["runs", "history", "cells", "optima", "law", "probes", "verdicts", "deciding"]
+CsvKind = Literal[
+    "runs",
+    "history",
+    "cells",
+    "optima",
+    "law",
+    "probes",
+    "collapse",
+    "collapse_points",
+    "verdicts",
+    "deciding",
+]
 IDLE_S = 3.0
 CSV_KINDS: tuple[CsvKind, ...] = get_args(CsvKind)
 Model = TypeVar("Model")

@@ -33,6 +33,11 @@ PROMISED = {
     "coefficient, coefficient_low, coefficient_high, "
     "num_ranks, num_censored, num_seeds, num_diverged, num_excluded, target",
     "probes": "probe_id, run_id, step, space, kind, index, value, error",
+    "collapse": "sweep_id, workload, method, lr_ratio, coordinate, "
+    "alpha_exponent, alpha_exponent_low, alpha_exponent_high, lr_exponent, "
+    "rank_exponent, rank_exponent_low, rank_exponent_high, score, ceiling, behind, behind_low, behind_high, "
+    "alike, compatible, num_compared, num_alone, num_curves, num_seeds, num_diverged, verdict",
+    "collapse_points": "sweep_id, method, lr_ratio, coordinate, rank, lr, alpha, x, loss, level",
     "verdicts": "sweep_id, workload, method, rank, lr_ratio, base_alpha, base_lr, best_alpha, best_lr, "
     "loss_alpha_route, loss_lr_route, diverged_alpha_route, diverged_lr_route, difference, low, high, "
     "margin, gap, gap_low, gap_high, tolerance, error, freedom, num_seeds, verdict, limits, reason",
@@ -162,6 +167,37 @@ def test_verdicts_and_what_would_decide_them_equal_the_api(client: Client, sweep
     assert expected
     found = [{name: row[name] for name in expected[0]} for row in table(client, "deciding", sweep.id)]
     assert found == [{name: text_cell(value) for name, value in run.items()} for run in expected]
+
+
+def test_collapse_equals_the_api(client: Client, worker: Any) -> None:
+    request = SweepRequest(
+        workload="mlp",
+        ranks=[1, 4, 16],
+        alphas=[16, 32, 64, 128, 256],
+        lrs=[1e-4, 4e-4, 1.6e-3],
+        seeds=[0, 1, 2],
+        steps=50,
+    )
+    sweep = client.create_sweep(request)
+    worker.work(
+        lambda c: 2 + 0.1 * math.log2((c.alpha or 1) * c.lr / 0.03) ** 2 + 1e-3 * math.sin(c.alpha * c.seed)
+    )
+    answer = client.collapse(sweep.id)
+    (fit,) = answer.fits
+    assert fit.alpha is not None
+    assert fit.rank is not None
+    assert fit.fitted is not None
+    *named, fitted = table(client, "collapse", sweep.id)
+    assert [(row["coordinate"], float(row["score"])) for row in named] == [
+        (item.coordinate, item.score) for item in answer.items
+    ]
+    assert [row["behind_low"] for row in named] == [text_cell(item.behind_low) for item in answer.items]
+    assert float(fitted["alpha_exponent_low"]) == fit.alpha.low
+    assert float(fitted["rank_exponent_high"]) == fit.rank.high
+    assert {row["verdict"] for row in [*named, fitted]} == {answer.verdict} == {"η·α"}
+    points = [point for item in [*answer.items, fit.fitted] for point in item.points]
+    rows = table(client, "collapse_points", sweep.id)
+    assert [(float(row["x"]), float(row["level"])) for row in rows] == [(p.x, p.level) for p in points]
 
 
 def test_several_sweeps_and_all_sweeps(client: Client, sweep: Sweep) -> None:

@@ -196,7 +196,7 @@ def answers() -> dict[str, Any]:
             "verdict": "not_enough_data",
             "items": [ROUTE],
         },
-        "/sweeps/s1/collapse": {**ANSWER, "verdict": "none", "items": []},
+        "/sweeps/s1/collapse": {**ANSWER, "verdict": "not_enough_data", "items": []},
         "/sweeps/s1/schedules": {**ANSWER, "margin": 0.02, "verdict": "Undecided.", "items": [SCHEDULE]},
         "/recommend": {
             "sweep_id": "s1",

@@ -39,7 +39,13 @@ ALSO = {
     "backend/store/engines.py": ("tests/backend/store",),
     "backend/store/jobs.py": ("tests/backend/store", "tests/backend/services"),
     "backend/store/metrics.py": ("tests/backend/store", "tests/backend/services"),
-    "lora_alpha/analysis/collapse.py": ("tests/backend/services/test_analysis_limits.py",),
+    "lora_alpha/analysis/collapse_verdict.py": (
+        "tests/backend/services/test_analysis_limits.py",
+        "tests/lora_alpha/analysis/test_collapse.py",
+    ),
+    "lora_alpha/analysis/collapse_words.py": ("tests/lora_alpha/analysis/test_collapse.py",),
+    "lora_alpha/analysis/exponents.py": ("tests/lora_alpha/analysis/test_collapse_calibration.py",),
+    "lora_alpha/analysis/leave_out.py": ("tests/lora_alpha/analysis/test_collapse_calibration.py",),
     "lora_alpha/analysis/equivalence.py": ("tests/lora_alpha/analysis/test_verdicts.py",),
     "lora_alpha/analysis/cells.py": ("tests/lora_alpha/analysis/test_recommend.py",),
     "lora_alpha/analysis/intervals.py": (

@@ -235,4 +235,4 @@ def test_analysis_of_an_unfinished_sweep_is_200_with_reasons(client: Client) -> 
     assert client.law(sweep.id).reasons
     assert client.law(sweep.id, target="lr", objective="best", at_step=5).reasons
     assert client.equivalence(sweep.id, margin=0.05).verdict == "not_enough_data"
-    assert client.collapse(sweep.id).verdict == "none"
+    assert client.collapse(sweep.id).verdict == "not_enough_data"

@@ -35,7 +35,7 @@ def test_a_sweep_that_has_not_begun_says_so(store: Store, sweep: Sweep) -> None:
     assert len(cells) == 45
     assert all(cell.num_pending == 3 and cell.mean is None for cell in cells)
     assert analysis.equivalence(store, sweep.id, Reading(), margin=0.02).verdict == "not_enough_data"
-    assert analysis.collapse(store, sweep.id, Reading()).verdict == "none"
+    assert analysis.collapse(store, sweep.id, Reading()).verdict == "not_enough_data"
     with pytest.raises(FitError, match="wait for runs"):
         analysis.recommend(store, sweep.id, rank=4, lr=None)
 

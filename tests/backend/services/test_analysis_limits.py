@@ -31,12 +31,12 @@ def test_a_search_follows_an_edge_sixteen_times_beyond_the_grid(
 
 
 def of_the_product(c: Configuration) -> float:
-    return 2 + 0.1 * math.log2((c.alpha or 1) * c.lr / 6.4e-3)
+    return 2 + 0.1 * math.log2((c.alpha or 1) * c.lr / 6.4e-3) ** 2
 
 
 def of_much_else(c: Configuration) -> float:
-    """Moved up or down by a fifth of its range from one (r, η) to the next."""
-    return of_the_product(c) + 0.1 * (math.log2(c.lr / 1e-4) / 2 % 2) + 0.1 * (math.log2(c.rank or 1) % 3)
+    """Moved up or down from one (r, η) to the next."""
+    return of_the_product(c) + (math.log2(c.lr / 1e-4) / 2 % 2) * (1 + math.log2(c.rank or 1) % 2)
 
 
 @pytest.mark.parametrize(("loss", "verdict"), [(of_the_product, "η·α"), (of_much_else, "none")])

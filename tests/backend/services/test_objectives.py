@@ -20,7 +20,7 @@ from lora_alpha.spec import Configuration
 from lora_alpha.wire.client import Client
 
 NOW = 1_800_000_000.0
-RANKS, LRS, SEEDS = (1, 4, 16), (1e-4, 4e-4, 1.6e-3), (0, 1, 2)
+RANKS, LRS, SEEDS = (1, 4, 16), (1e-4, 4e-4), (0, 1)
 ALPHAS = tuple(2.0**k for k in range(4, 12))
 # One surface under three names: what is recorded for a loss, and which way is better.
 AS = {
@@ -78,10 +78,9 @@ def test_a_loss_an_accuracy_and_a_reward_of_one_surface_give_the_same_answers(
             assert [o.censored for o in mine.optima] == [o.censored for o in theirs.optima]
             assert [o.value for o in mine.optima] == pytest.approx([o.value for o in theirs.optima])
             assert [AS[metric](o.loss) for o in theirs.optima] == pytest.approx([o.loss for o in mine.optima])
-        for rank in RANKS:
-            advised = client.recommend(three[metric], rank=rank, lr=4e-4)
-            assert advised.alpha == pytest.approx(client.recommend(losses, rank=rank, lr=4e-4).alpha)
-            assert advised.metric.name == metric
+        advised = client.recommend(three[metric], rank=4, lr=4e-4)
+        assert advised.alpha == pytest.approx(client.recommend(losses, rank=4, lr=4e-4).alpha)
+        assert advised.metric.name == metric
 
 
 @pytest.mark.xfail(strict=True, reason="routes and collapse compare losses, not costs")
@@ -101,14 +100,14 @@ def test_the_three_are_sorted_best_first_in_the_same_order(three: dict[str, str]
         while page.next:
             page = client.runs(three[metric], sort=f"-{metric}", limit=100, cursor=page.next)
             found += page.items
-        assert len({run.id for run in found}) == len(found) == 216
+        assert len({run.id for run in found}) == len(found) == 96
         assert [run.summary[metric] for run in found] == pytest.approx([AS[metric](loss) for loss in losses])
 
 
 def test_a_sort_by_what_no_run_holds_is_refused(three: dict[str, str], client: Client) -> None:
     with pytest.raises(InvalidSpec, match="sort: got '-colour': choose one of"):
         client.runs(three["reward"], sort="-colour")
-    assert len(client.runs(three["reward"], sort="-bleu", limit=1000).items) == 216
+    assert len(client.runs(three["reward"], sort="-bleu", limit=1000).items) == 96
 
 
 def csv_rows(client: Client, kind: str, sweep: str, **reading: Any) -> list[dict[str, str]]:
@@ -117,10 +116,14 @@ def csv_rows(client: Client, kind: str, sweep: str, **reading: Any) -> list[dict
 
 
 def test_csvs_say_metric_goal_and_unit(three: dict[str, str], client: Client) -> None:
-    for kind in ("runs", "cells", "optima", "law"):
-        for metric, goal, unit in (("eval_loss", "min", "nats"), ("reward", "max", "")):
-            rows = csv_rows(client, kind, three[metric])
-            assert {(row["metric"], row["goal"], row["unit"]) for row in rows} == {(metric, goal, unit)}
+    for kind, metric, *said in (
+        ("runs", "eval_loss", "min", "nats"),
+        ("cells", "reward", "max", ""),
+        ("optima", "reward", "max", ""),
+        ("law", "eval_loss", "min", "nats"),
+    ):
+        rows = csv_rows(client, kind, three[metric])
+        assert {(row["metric"], row["goal"], row["unit"]) for row in rows} == {(metric, *said)}
     assert float(csv_rows(client, "runs", three["reward"])[0]["value"]) > 4
 
 

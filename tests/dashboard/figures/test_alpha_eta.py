@@ -4,6 +4,7 @@ from typing import Any
 
 from dashboard.figures.alpha_eta import map_figure, slices_figure
 from dashboard.figures.style import DARK
+from lora_alpha.metrics import Metric
 from lora_alpha.wire.analysis import Cell
 
 
@@ -51,3 +52,23 @@ def test_tiles_of_a_refined_grid_do_not_overlap() -> None:
 def test_slices_are_one_line_a_rank_in_order_of_alpha() -> None:
     figure = slices_figure([cell(16), cell(8), cell(8, rank=1)], DARK, label="loss", log_y=True)
     assert [(line["name"], line["x"]) for line in figure["data"]] == [("r 1", [8]), ("r 4", [8, 16])]
+
+
+def test_the_best_and_the_colours_follow_the_direction_of_the_metric() -> None:
+    accuracy = Metric("accuracy", "max")
+    figure = drawn([cell(8, mean=0.5, metric=accuracy), cell(16, mean=0.75, metric=accuracy)])
+    tiles, best = figure["data"]
+    assert best["x"] == [16]
+    assert (tiles["marker"]["color"], tiles["marker"]["reversescale"]) == ([0.5, 0.75], True)
+
+
+def test_values_that_are_not_above_0_make_the_axis_linear_and_it_says_so() -> None:
+    cells = [cell(8, mean=0.5), cell(16, mean=-0.25), cell(32, mean=0.9, num_unreached=1)]
+    vertical = slices_figure(cells, DARK, label="loss", log_y=True)["layout"]["yaxis"]
+    assert (vertical["type"], vertical["title"]["text"]) == (
+        "linear",
+        "loss<br>(linear: some values are not above 0)",
+    )
+    tiles, unreached, best = drawn(cells)["data"]
+    assert tiles["marker"]["color"] == [0.5, -0.25]
+    assert (unreached["name"], unreached["x"], best["x"]) == ("not reached", [32], [16])

@@ -1,20 +1,26 @@
+"""Laws through optima whose draws are planted, against generalised least squares and figures by hand."""
+
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from scipy import integrate, stats
 
-from lora_alpha.analysis.law import fit_law
-from lora_alpha.analysis.optimum import Optimum
-from lora_alpha.analysis.power_law import _log_likelihood
-from tests.lora_alpha.analysis.planted import planted_law
+from lora_alpha.analysis.curves import CurveDraws
+from lora_alpha.analysis.optimum import Located, Optimum
+from lora_alpha.analysis.power_law import (
+    SCATTERS,
+    Trend,
+    _gls,
+    _quantile,
+    compare_exponents,
+    fit_power_law,
+)
+from lora_alpha.analysis.surface import NUM_DRAWS
 
-WORLDS = 120
-# 120 worlds at a true coverage of 95 % show fewer than this share once in 2,000 times.
-LEAST = float(stats.binom.ppf(0.0005, WORLDS, 0.95)) / WORLDS
 POINT = Optimum(
     method="lora", rank=1, lr=2e-4, alpha=None, lr_ratio=1.0, target="alpha", value=1, low=None, high=None,
     scale=1, basin_low=1, basin_high=2, basin_open_low=False, basin_open_high=False, basin_octaves=1, loss=1,
@@ -22,120 +28,167 @@ POINT = Optimum(
 )  # fmt: skip
 
 
-def optimum(rank: int, value: float, **changes: object) -> Optimum:
-    return dataclasses.replace(POINT, rank=rank, value=value, **changes)
+def located(k: int, value: float, width: float = 0.0, *, searched: tuple[float, float] = (0, 20)) -> Located:
+    """An optimum at rank 2^k and log₂ value, with normal draws of a standard deviation."""
+    where = value + width * np.random.default_rng(100 + k).standard_normal(NUM_DRAWS)
+    at = np.linspace(*searched, 41)
+    log = -0.5 * ((at[:, None] - where) / max(width, 0.1)) ** 2
+    grid = np.linspace(0, 20, 161)
+    draws = CurveDraws(where, grid, np.abs(grid[:, None] - where), at, log)
+    return Located(dataclasses.replace(POINT, rank=2**k, value=2.0**value), draws)
 
 
-@pytest.mark.parametrize("num_seeds", [3, 5])
-@pytest.mark.parametrize(
-    "surface", [{}, {"noise": 0.015}, {"shared": 0.75}], ids=["plain", "noisy", "shared"]
-)
-def test_intervals_of_planted_laws_cover_at_their_nominal_rate(
-    num_seeds: int, surface: dict[str, float]
-) -> None:
-    rng = np.random.default_rng(num_seeds)
-    fits = [planted_law(rng, num_seeds=num_seeds, **surface).fit for _ in range(WORLDS)]
-    known = [fit for fit in fits if fit is not None and fit.exponent_low is not None]
-    assert len(known) == WORLDS
-    p = np.mean([fit.exponent_low <= 0.5 <= fit.exponent_high for fit in known])
-    c = np.mean([fit.coefficient_low <= 128 <= fit.coefficient_high for fit in known])
-    bands = [fit.predict([64]) for fit in known]
-    band = np.mean(
-        [low[0] <= 128 * 8 <= high[0] for _, low, high in bands if low is not None and high is not None]
+def points(y: Sequence[float], width: float = 0.0, *, first: int = 0) -> list[Located]:
+    return [located(first + k, value, width) for k, value in enumerate(y)]
+
+
+def high_edge(k: int, last: float) -> Located:
+    """A curve that says no more than that its optimum lies above the grid's last cell."""
+    at = np.linspace(last - 6, last + 6, 97)
+    log = np.repeat(np.minimum(at - last, 0)[:, None] * 20, NUM_DRAWS, axis=1)
+    draws = CurveDraws(np.full(NUM_DRAWS, last + 1.0), at, np.zeros((97, NUM_DRAWS)), at, log)
+    return Located(
+        dataclasses.replace(
+            POINT, rank=2**k, value=2.0**last, censored="high_edge", bound_low=2.0 ** (last - 1)
+        ),
+        draws,
     )
-    assert min(p, c, band) >= LEAST
-    # Not by being endless: the interval tells √r from constant and from proportional.
-    widths = [fit.exponent_high - fit.exponent_low for fit in known]
-    assert np.median(widths) < 0.6
 
 
-@pytest.mark.parametrize("num_seeds", [3, 5])
-def test_a_straight_law_is_seldom_said_to_bend_and_a_bent_one_often(num_seeds: int) -> None:
-    rng = np.random.default_rng(10 + num_seeds)
-    straight = [planted_law(rng, num_seeds=num_seeds).fit for _ in range(WORLDS)]
-    bent = [planted_law(rng, num_seeds=num_seeds, bend=0.15).fit for _ in range(40)]
-    assert np.mean([fit.bends for fit in straight if fit]) <= 1 - LEAST
-    assert np.mean([fit.bends for fit in bent if fit]) > 0.5
+def test_generalised_least_squares_by_its_formula() -> None:
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(5, 5))
+    covariance, x, y = root @ root.T, np.arange(5.0), rng.normal(size=5)
+    for degree in (0, 1, 2):
+        found = _gls(x, y, covariance, 0.25, degree)
+        design = np.vander(x, degree + 1, increasing=True)
+        inverse = np.linalg.inv(covariance + 0.0625 * np.eye(5))
+        theta = np.linalg.inv(design.T @ inverse @ design) @ design.T @ inverse @ y
+        left = y - design @ theta
+        log = -0.5 * left @ inverse @ left + 0.5 * math.log(np.linalg.det(inverse))
+        np.testing.assert_allclose(found.theta, theta, rtol=1e-8)
+        np.testing.assert_allclose(found.hat @ y, theta, rtol=1e-8)
+        assert found.log_likelihood == pytest.approx(log)
+        evidence = log - 0.5 * math.log(np.linalg.det(design.T @ inverse @ design))
+        assert found.log_marginal == pytest.approx(evidence)
 
 
-def test_a_law_that_fits_badly_is_less_sure_than_its_seeds() -> None:
-    """Five seeds agree exactly on optima that lie on no line."""
-    values = {1: 100.0, 2: 70.0, 4: 60.0, 8: 90.0, 16: 200.0, 32: 500.0}
-    law = fit_law([optimum(r, v, per_seed_removed=dict.fromkeys(range(5), v)) for r, v in values.items()])
-    assert law.fit is not None
-    x, y = np.log2(list(values)), np.log2(list(values.values()))
-    plain = stats.linregress(x, y)
-    half = stats.t.ppf(0.975, 4) * plain.stderr
-    assert law.fit.exponent == pytest.approx(plain.slope, rel=1e-12)
-    assert law.fit.exponent_low == pytest.approx(plain.slope - half, rel=1e-9)
-    assert law.fit.exponent_high == pytest.approx(plain.slope + half, rel=1e-9)
-    assert law.fit.bends
+def test_optima_without_doubt_on_a_line_are_that_law() -> None:
+    fit = fit_power_law(points([7.0, 7.5, 8.0, 8.5]))
+    assert fit.exponent == pytest.approx(0.5, abs=1e-3)
+    assert fit.coefficient == pytest.approx(128, rel=1e-3)
+    assert fit.exponent_low == pytest.approx(0.5, abs=0.05)
+    assert fit.exponent_high == pytest.approx(0.5, abs=0.05)
+    assert fit.scatter_octaves < 1e-3
+    assert (fit.bend, fit.bend_low, fit.bend_high, fit.bent, fit.bends) == (None, None, None, None, False)
 
 
-def test_one_seed_gives_a_law_without_an_interval() -> None:
-    law = planted_law(np.random.default_rng(0), num_seeds=1)
-    assert law.fit is not None
-    assert law.fit.exponent == pytest.approx(0.5, abs=0.2)
-    assert law.fit.exponent_low is None
-    assert law.fit.predict([4])[1] is None
+def test_doubt_about_optima_is_doubt_about_the_law() -> None:
+    """Independent optima of standard deviation 0.1: that of p is 0.1 / √Σ(x - x̄)²."""
+    fit = fit_power_law(points([7 + 0.5 * k for k in range(7)], 0.1))
+    half = 1.96 * 0.1 / math.sqrt(28)
+    assert fit.exponent == pytest.approx(0.5, abs=half)
+    assert half < (fit.exponent_high - fit.exponent_low) / 2 < 2 * half
+    assert fit.coefficient_low < 128 < fit.coefficient_high
+    for rank, item in ((1, 7.0), (8, 8.5), (64, 10.0)):
+        _, low, high = fit.predict([rank])
+        assert low[0] < 2.0**item < high[0]
 
 
-def test_censored_optima_pull_by_their_likelihood_alone() -> None:
-    """A grid that ends below the optima of large ranks: the fit recovers p, the best cells do not."""
-    rng = np.random.default_rng(3)
-    found, naive = [], []
-    for _ in range(40):
-        law = planted_law(rng, num_seeds=3, exponent=1.0, grid=[2.0**k for k in range(3, 11)])
-        assert law.num_censored >= 2
-        assert law.num_excluded == 0
-        assert {o.censored for o in law.optima} <= {"", "high_edge"}
-        assert law.fit is not None
-        found.append(law.fit.exponent)
-        x, y = np.log2([o.rank for o in law.optima]), np.log2([o.value for o in law.optima])
-        naive.append(stats.linregress(x, y).slope)
-    assert np.mean(naive) < 0.75
-    assert np.mean(found) == pytest.approx(1.0, abs=0.12)
+def test_a_law_that_fits_badly_is_less_sure_than_its_optima() -> None:
+    fit = fit_power_law(points([7.0, 8.2, 7.4, 9.3, 8.4]))
+    assert fit.exponent_high - fit.exponent_low > 0.3
+    x, y = np.arange(5.0), np.array([7.0, 8.2, 7.4, 9.3, 8.4])
+    assert fit.exponent == pytest.approx(np.polyfit(x, y, 1)[0], abs=0.06)
+    left = y - fit.line.at(x)[0]
+    assert fit.scatter_octaves == pytest.approx(math.sqrt((left**2).mean()))
 
 
-def test_a_cliff_is_kept_between_its_neighbours() -> None:
-    law = planted_law(np.random.default_rng(4), num_seeds=3, cliff_octaves=0.0)
-    assert law.num_diverged > 0
-    assert {o.censored for o in law.optima} == {"cliff"}
-    assert law.fit is None
-    assert law.num_excluded == len(law.optima)
-    assert "inside the grid" in law.reasons[0]
+def test_scatter_about_the_law_is_seen_beyond_the_doubt_of_each_optimum() -> None:
+    """Optima known to 0.15 that scatter by 0.4: p is known to 0.4 / √10, not to 0.15 / √10."""
+    fit = fit_power_law(points([7 + 0.4, 7.5 - 0.4, 8 - 0.4, 8.5 + 0.4, 9 - 0.2], 0.15))
+    assert fit.exponent_high - fit.exponent_low > 1.4 * 2 * 1.96 * 0.15 / math.sqrt(10)
 
 
-def test_log_likelihood_equals_numerical_integration() -> None:
-    x, y = np.array([0.0, 1.0, 3.0]), np.array([7.1, 7.4, 8.7])
-    xc = np.array([4.0, 5.0, 6.0, 7.0])
-    low = np.array([8.0, -np.inf, 9.0, 30.0])
-    high = np.array([np.inf, 9.0, 10.0, np.inf])
-    intercept, slope, scatter = 7.0, 0.5, 1.5
-
-    def density(value: float, at: float) -> float:
-        z = (value - intercept - slope * at) / scatter
-        return math.exp(-z * z / 2) / (scatter * math.sqrt(2 * math.pi))
-
-    expected = sum(math.log(density(v, at)) for at, v in zip(x, y, strict=True))
-    for at, a, b in zip(xc, low, high, strict=True):
-        mass, _ = integrate.quad(density, max(a, -40), min(b, 60), args=(at,), epsabs=0, epsrel=1e-10)
-        expected += math.log(mass)
-    found = _log_likelihood(intercept, slope, scatter, x, y, xc, low, high)
-    assert found == pytest.approx(expected, rel=1e-9)
+def test_a_rank_whose_optimum_lies_above_its_grid_makes_low_laws_unlikely() -> None:
+    inside = points([7.0, 7.2, 7.4], 0.4)
+    plain = fit_power_law(inside)
+    pulled = fit_power_law([*inside, high_edge(5, 10.0)])
+    idle = fit_power_law([*inside, high_edge(5, 4.0)])
+    assert pulled.exponent > plain.exponent + 0.1
+    assert pulled.exponent_low > plain.exponent_low + 0.1
+    assert idle.exponent == pytest.approx(plain.exponent, abs=0.1)
+    assert (pulled.bend, pulled.bent) == (None, None)
 
 
-def test_candidates_are_compared_from_five_ranks_on() -> None:
-    exact = [optimum(r, 100 * r**0.5 * (1 + 0.02 * (-1) ** i)) for i, r in enumerate((1, 2, 4, 8, 16))]
-    scores = {model.name: model.delta for model in fit_law(exact).models}
-    assert scores["p = 1/2"] == 0
-    assert scores["p = 0"] > 10
-    assert scores["p = 1"] > 10
-    assert fit_law(exact[:4]).models == ()
+def test_a_rank_with_bounds_alone_keeps_the_law_between_them() -> None:
+    inside = points([7.0, 7.2, 7.4], 0.4)
+    cliff = dataclasses.replace(POINT, rank=32, censored="cliff", bound_low=2.0**9.5, bound_high=2.0**10.5)
+    fit = fit_power_law([*inside, Located(cliff, None)])
+    assert fit_power_law(inside).predict([32])[0][0] < 2**9
+    assert 2**9.3 < fit.predict([32])[0][0] < 2**10.7
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2])
-def test_too_few_ranks_say_so(num_ranks: int) -> None:
-    law = fit_law([optimum(2**k, 100.0) for k in range(num_ranks)])
-    assert law.fit is None
-    assert "a law needs at least 3" in law.reasons[0]
+def test_a_bend_is_found_and_predicted_with() -> None:
+    x = np.arange(7.0)
+    fit = fit_power_law(points(list(7 + 0.5 * x + 0.15 * (x - 3) ** 2), 0.05))
+    assert fit.bends
+    assert fit.bent is not None
+    assert fit.bend == pytest.approx(0.15, abs=0.02)
+    value, low, high = fit.predict([1, 8, 64])
+    np.testing.assert_allclose(np.log2(value), [8.35, 8.5, 11.35], atol=0.15)
+    assert (low < value).all()
+    assert (value < high).all()
+    straight = dataclasses.replace(fit, bend_low=-0.1)
+    assert not straight.bends
+    np.testing.assert_allclose(np.log2(straight.predict([4])[0]), straight.line.at(np.array([2.0]))[0])
+    four = fit_power_law(points([7.0, 7.5, 8.0, 8.5], 0.05))
+    assert (four.bend, four.bent) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bends"),
+    [(0.1, 0.2, True), (-0.2, -0.1, True), (-0.1, 0.2, False), (0.0, 0.2, False), (None, 0.2, False)],
+)
+def test_a_law_bends_where_the_interval_excludes_zero(low: float | None, high: float, bends: bool) -> None:
+    fit = fit_power_law(points([1.0, 2.0, 3.0]))
+    assert dataclasses.replace(fit, bend_low=low, bend_high=high).bends is bends
+    assert dataclasses.replace(fit, bend_low=high, bend_high=low).bends is bends
+
+
+def test_a_trend_by_hand() -> None:
+    trend = Trend((1.0, 2.0), ((0.04, -0.01), (-0.01, 0.01)), 2.0)
+    centre, half = trend.at(np.array([0.0, 3.0]))
+    np.testing.assert_allclose(centre, [1.0, 7.0])
+    np.testing.assert_allclose(half, [2 * 0.2, 2 * math.sqrt(0.04 - 0.06 + 0.09)])
+    np.testing.assert_array_equal(Trend((1.0,), ((-1e-20,),), 3.0).at(np.array([0.0]))[1], 0.0)
+
+
+def test_a_weighted_quantile_is_where_the_weights_reach_it() -> None:
+    draws = np.array([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0]])
+    weights = np.array([0.5, 0.1, 0.4])
+    np.testing.assert_array_equal(_quantile(draws, weights, 0.45), [2.0, 1.0])
+    np.testing.assert_array_equal(_quantile(draws, weights, 0.55), [3.0, 2.0])
+
+
+def test_scores_of_exponents_are_akaikes() -> None:
+    optima = points([7 + 0.5 * k + 0.1 * (-1) ** k for k in range(6)], 0.05)
+    x, where = np.arange(6.0), np.stack([item.draws.where for item in optima if item.draws])
+    scores = {model.name: model for model in compare_exponents(optima)}
+    assert list(scores) == ["p free", "p = 0", "p = 1/2", "p = 1", "bend"]
+    for name, slope in (("p = 0", 0.0), ("p = 1/2", 0.5)):
+        best = -math.inf
+        for scatter in SCATTERS:
+            total = np.cov(where) + (scatter**2 + 1e-8) * np.eye(6)
+            inverse = np.linalg.inv(total)
+            y = where.mean(1) - slope * x
+            left = y - (inverse @ y).sum() / inverse.sum()
+            best = max(best, -0.5 * left @ inverse @ left - 0.5 * np.linalg.slogdet(total)[1])
+        assert scores[name].aicc == pytest.approx(2 * 2 - 2 * best + 2 * 2 * 3 / (6 - 2 - 1))
+        assert scores[name].exponent == slope
+    assert scores["p = 1/2"].delta == 0
+    assert scores["p = 0"].delta > 5
+    assert scores["bend"].exponent is None
+    assert [model.name for model in compare_exponents(optima[:5])] == ["p free", "p = 0", "p = 1/2", "p = 1"]
+    assert compare_exponents(optima[:4]) == ()
+    assert compare_exponents([*optima, high_edge(7, 9.0)]) == ()
