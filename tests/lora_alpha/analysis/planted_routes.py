@@ -55,7 +55,7 @@ class Planted:
         away = x + y - self.best
         rng = np.random.default_rng([self.world, rank, seed, round(1e6 * (x + 40)), round(1e6 * (y + 40))])
         loss = self.level + self.rise * self.basin(away) + 0.1 * math.sin(seed)
-        loss += self.noise * rng.standard_normal() - self.gain * min(max(x, 0.0), 1.0)
+        loss += self.noise * rng.standard_normal() - self.gain * min(max(x, 0.0) / 2, 1.0)
         sign = 1.0 if self.metric.goal == "min" else -1.0
         diverged = away > self.cliff
         return RunOutcome(
