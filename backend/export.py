@@ -16,7 +16,7 @@ from typing import Any, get_args
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backend.services.analysis import sweep_collapse
+from backend.services.analysis import collapses
 from backend.services.outcomes import Reading, read_sweep, sweep_cells
 from backend.services.presenters import show_run
 from backend.store.engines import Store
@@ -119,11 +119,13 @@ COLLAPSE: Columns = {
     **_alike("fit", "ceiling"),
     **_alike("score", "behind behind_low behind_high alike compatible num_compared num_alone"),
     **_alike("fit", "num_curves num_seeds num_diverged verdict"),
+    **SAID,
 }
 COLLAPSE_POINTS: Columns = {
     "sweep_id": "sweep.id",
     **_alike("score", "method lr_ratio coordinate"),
     **_alike("point", "rank lr alpha x loss level"),
+    **SAID,
 }
 
 # What makes a spreadsheet take a cell for a formula, full-width forms included.
@@ -142,7 +144,8 @@ class Asked:
     max_forgetting: float | None = None
 
 
-READ = ("runs", "cells", "optima", "law", "verdicts", "deciding")  # exports that depend on the reading
+# Exports that depend on the reading.
+READ = ("runs", "cells", "optima", "law", "collapse", "collapse_points", "verdicts", "deciding")
 Export = tuple[Sequence[str], Callable[[Session, Asked], Iterator[bytes]]]  # columns, and lines in blocks
 
 
@@ -296,14 +299,15 @@ def _deciding_rows(session: Session, asked: Asked) -> Iterator[Row]:
 
 def _collapse_rows(session: Session, asked: Asked) -> Iterator[Row]:
     for sweep_id in _named(session, asked):
-        sweep = find_sweep(session, sweep_id)
-        for fit, scores in sweep_collapse(session, sweep_id, asked.reading):
+        read = read_sweep(session, sweep_id, asked.reading)
+        said = {"sweep": find_sweep(session, sweep_id), "metric": read.metric, "reading": asked.reading}
+        for fit, scores in collapses(read.cells):
             for score in scores:
                 given = dict(zip(("alpha", "lr", "rank"), score.exponents, strict=False))
                 named = {name: {"value": value} for name, value in given.items()}
-                yield {"sweep": sweep, "fit": fit, "score": score, "exponents": named}
+                yield {**said, "fit": fit, "score": score, "exponents": named}
             if fit.lr is not None or fit.alpha is not None:
-                yield {"sweep": sweep, "fit": fit, "score": fit.fitted or _unfitted(fit), "exponents": fit}
+                yield {**said, "fit": fit, "score": fit.fitted or _unfitted(fit), "exponents": fit}
 
 
 def _unfitted(fit: CollapseFit) -> CollapseScore:

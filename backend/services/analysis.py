@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from backend.services.outcomes import Reading, SweepRead, read_sweep
 from backend.services.presenters import spec_warnings
 from backend.store.engines import Store
@@ -74,7 +72,7 @@ def collapse(store: Store, sweep_id: str, reading: Reading) -> Collapse:
     with store.read() as session:
         read = read_sweep(session, sweep_id, reading)
     found = read.cells
-    pairs = _collapses(found)
+    pairs = collapses(found)
     items = [score for _, scores in pairs for score in scores]
     fits = [fit for fit, _ in pairs]
     return Collapse(
@@ -86,14 +84,8 @@ def collapse(store: Store, sweep_id: str, reading: Reading) -> Collapse:
     )
 
 
-def sweep_collapse(
-    session: Session, sweep_id: str, reading: Reading
-) -> list[tuple[CollapseFit, list[CollapseScore]]]:
-    """The collapse of each method of a sweep, as ``GET /sweeps/{id}/collapse`` gives it."""
-    return _collapses(read_sweep(session, sweep_id, reading).cells)
-
-
-def _collapses(found: Sequence[Cell]) -> list[tuple[CollapseFit, list[CollapseScore]]]:
+def collapses(found: Sequence[Cell]) -> list[tuple[CollapseFit, list[CollapseScore]]]:
+    """The collapse of each method and lr ratio of a sweep's cells."""
     constant = constant_alpha(found)
     methods = sorted({cell.method for cell in constant if cell.rank is not None})
     return [pair for method in methods for pair in find_collapse(constant, method=method)]

@@ -124,15 +124,15 @@ def collapse_figure(
                     "hovertemplate": f"r {rank}, η {lr:g}<br>%{{x:.3g}}: %{{y:.4g}}<extra></extra>",
                 }
             )
-    title = "loss" if collapse.metric == EVAL_LOSS else collapse.metric.title
     score = "" if shown.score is None else f" (score {shown.score:.2f})"
+    title = "loss" if collapse.metric == EVAL_LOSS else collapse.metric.title
     return {
         "data": data,
         "layout": layout(
             theme,
             x=axis(theme, f"{shown.coordinate}{score}", log=True),
             y=value_axis(
-                theme, f"{title}, floors of ranks made equal" if levels else title, list(heights.values())
+                theme, f"{title}, floors of ranks made equal" if levels else title, heights.values()
             ),
             height=420,
             hovermode="closest",

@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 WINDOW = 3.0  # octaves about the minimum in which cells inform it
-HIGHEST = 20.0  # cells above it, in units of the rise one octave off, tell little about the minimum
+HIGHEST = 40.0  # cells above it, in units of the rise one octave off, tell little about the minimum
 MIN_CELLS = 5  # nearest cells that are used even beyond the window
 BEYOND = 4.0  # octaves outside the cells in which a minimum is looked for
 # Standard deviation of the departures, as a share of the rise; and how likely each is beforehand.
@@ -271,7 +271,8 @@ def _combine(
         last = min(int(last), len(window.searched) - 1)
         ranges.append((window.searched[first] - 2 * step, window.searched[last] + step))
         centres.append(float(by_position @ window.searched))
-        depths.append(float((share * np.maximum(fit.depth, 0.0)).sum()))
+        likely = max(float(fit.depth.flat[share.argmax()]), 1e-12)
+        depths.append(likely * math.exp(float((share * np.log(np.clip(fit.depth / likely, 1 / 8, 8))).sum())))
     usual = max(float(np.median(depths)), 1e-12)
     return replace(
         belief,
@@ -333,9 +334,18 @@ def _placed(
 
 
 def _peak(log: Array) -> Array:
-    """The maximum over positions (axis 1), between them by a parabola: (H, K) for (H, M, K)."""
-    top = np.clip(log.argmax(1), 1, log.shape[1] - 2)[:, None]
+    """The maximum over positions (axis 1), between them by a parabola: (H, K) for (H, M, K).
+
+    Where the curve breaks off beside its maximum it has the least of the bends there, or a cliff would be
+    taken for a narrow peak.
+    """
+    last = log.shape[1] - 2
+    bends = np.zeros_like(log)
+    bends[:, 1:-1] = 2 * log[:, 1:-1] - log[:, :-2] - log[:, 2:]
+    top = np.clip(log.argmax(1), 1, last)[:, None]
     left, here, right = (np.take_along_axis(log, top + way, axis=1)[:, 0] for way in (-1, 0, 1))
-    bend = np.maximum(2 * here - left - right, 1e-12)
+    around = [np.take_along_axis(bends, np.clip(top + way, 1, last), axis=1)[:, 0] for way in (-1, 0, 1)]
+    offset = np.clip((right - left) / (2 * np.maximum(around[1], 1e-12)), -0.5, 0.5)
+    gain = np.maximum(np.minimum.reduce(around), 0.0) * offset**2 / 2
     inside = (here >= left) & (here >= right)
-    return np.where(inside, here + (right - left) ** 2 / (8 * bend), np.maximum(left, right))
+    return np.where(inside, here + gain, np.maximum(left, right))

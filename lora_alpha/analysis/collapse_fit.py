@@ -61,23 +61,24 @@ def fit_curve(runs: Runs, direction: Array, smoothness: float) -> CurveFit:
     design, width = np.hstack([basis, floors]), basis.shape[1]
     weights, means = runs.weights, runs.means
     weighted = design.T * weights
-    squares = float((weights * means**2).sum()) + runs.pure
-    total = Sums(weighted @ design, weighted @ means, np.array(squares), np.array(weights.sum()))
+    total = Sums(weighted @ design, weighted @ means, np.array(weights.sum()))
     penalty = np.zeros_like(total.gram)
     penalty[:width, :width] = roughness(width) * smoothness * weights.sum() / width
     penalty += np.eye(len(penalty)) * RIDGE * weights.sum()
-    found, misfit = total.solved(penalty)
+    found = total.solved(penalty)
+    fitted = design @ found
+    misfit = float((weights * (means - fitted) ** 2).sum()) + runs.pure
     level = found[width:]
     return CurveFit(
         direction=direction,
         x=x,
-        fitted=design @ found,
+        fitted=fitted,
         slope=slopes @ found[:width],
         floors=level - level[runs.rank_index].mean(),
         design=design,
         total=total,
         penalty=penalty,
-        misfit=float(misfit),
+        misfit=misfit,
         objective=float(misfit + found @ penalty @ found),
         freedom=float(np.trace(np.linalg.solve(total.gram + penalty, total.gram))),
     )

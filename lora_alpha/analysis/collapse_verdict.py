@@ -61,14 +61,18 @@ def _of_one(method: str, cells: Sequence[Cell]) -> tuple[CollapseFit, list[Colla
     ranks = {cell.rank for cell in measured}
     if len(measured) < len(ranks) + LEAST_CELLS:
         scores = [blank.unscored(name) for name in COORDINATES]
-        return replace(about, sentence=sentence(about, scores, num_cells=len(measured))), scores
+        return replace(
+            about, sentence=sentence(about, scores, num_cells=len(measured), metric=cells[0].metric)
+        ), scores
     runs = _clustered(gather_runs(measured))
     directions = {name: np.array(exponents) for name, exponents in COORDINATES.items()}
     varying = {name: d for name, d in directions.items() if np.ptp(runs.logs @ d) > ONE_FACTOR}
     if runs.only_noise or not varying:
         about = replace(about, verdict="undecided", ceiling=runs.ceiling)
         scores = [blank.unscored(name) for name in COORDINATES]
-        return replace(about, sentence=sentence(about, scores, num_cells=len(measured))), scores
+        return replace(
+            about, sentence=sentence(about, scores, num_cells=len(measured), metric=cells[0].metric)
+        ), scores
     about, region, truth, smoothness = _exponents(runs, about, list(varying.values()))
     fits = {name: fit_curve(runs, direction, smoothness) for name, direction in varying.items()}
     ranked = sorted(fits, key=lambda name: explained(runs, fits[name]), reverse=True)
@@ -90,7 +94,9 @@ def _of_one(method: str, cells: Sequence[Cell]) -> tuple[CollapseFit, list[Colla
         a, b, c = (float(value) for value in truth.direction)
         about = replace(about, fitted=scorer.scored(coordinate_name((a, b, c)), truth))
     about = replace(about, ceiling=runs.ceiling, verdict=_verdict(scores, runs.ceiling))
-    return replace(about, sentence=sentence(about, scores, num_cells=len(measured))), scores
+    return replace(
+        about, sentence=sentence(about, scores, num_cells=len(measured), metric=cells[0].metric)
+    ), scores
 
 
 def _verdict(scores: Sequence[CollapseScore], ceiling: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lora_alpha.analysis.collapse import CollapseFit, CollapseScore
+from lora_alpha.metrics import EVAL_LOSS, Metric
 
 
 def coordinate_name(exponents: tuple[float, float, float]) -> str:
@@ -17,10 +18,14 @@ def coordinate_name(exponents: tuple[float, float, float]) -> str:
     return "·".join(_power(letter, e) for letter, e in (("η", lr), ("α", alpha), ("r", rank)) if e != 0)
 
 
-def sentence(fit: CollapseFit, scores: Sequence[CollapseScore], *, num_cells: int) -> str:
+def sentence(fit: CollapseFit, scores: Sequence[CollapseScore], *, num_cells: int, metric: Metric) -> str:
     """The verdict of a method, what it rests on and what it leaves open."""
-    parts = [*_verdict(fit, scores, num_cells), *_exponents(fit, scores), *_conditions(fit)]
+    parts = [*_verdict(fit, scores, num_cells, _word(metric)), *_exponents(fit, scores), *_conditions(fit)]
     return f"{fit.method}: " + ". ".join(map(_capital, parts)) + "."
+
+
+def _word(metric: Metric) -> str:
+    return "the loss" if metric == EVAL_LOSS else metric.name
 
 
 def _capital(part: str) -> str:
@@ -39,7 +44,7 @@ def _share(value: float) -> str:
     return f"{100 * value:.1f} %".replace("-", "−")
 
 
-def _verdict(fit: CollapseFit, scores: Sequence[CollapseScore], num_cells: int) -> list[str]:
+def _verdict(fit: CollapseFit, scores: Sequence[CollapseScore], num_cells: int, what: str) -> list[str]:
     if fit.verdict == "not_enough_data":
         return [f"{num_cells} measured cells are too few: four more than ranks are needed"]
     if fit.verdict == "undecided":
@@ -48,13 +53,13 @@ def _verdict(fit: CollapseFit, scores: Sequence[CollapseScore], num_cells: int) 
     level = [score for score in scores if score.coordinate in fit.verdict.split(" or ")]
     explains = f"{_share(first.score or 0)} of the variance between cells of a rank{_allowed(fit)}"
     if fit.verdict == "none":
-        return [f"no coordinate decides the loss: {first.coordinate} comes first and explains {explains}"]
+        return [f"no coordinate decides {what}: {first.coordinate} comes first and explains {explains}"]
     names = _listed([score.coordinate for score in level], "and")
     if len(level) == 1:
         rivals = [score for score in scores if score.behind is not None]
         ahead = min(rivals, key=lambda score: score.behind or 0.0)
         return [
-            f"{names} decides the loss up to a floor of each rank: it explains {explains}",
+            f"{names} decides {what} up to a floor of each rank: it explains {explains}",
             f"its lead over {ahead.coordinate} is {_share(ahead.behind or 0)} of it "
             f"(95 % interval {_share(ahead.behind_low or 0)} to {_share(ahead.behind_high or 0)})",
         ]

@@ -49,7 +49,7 @@ def fit_exponents(runs: Runs, *, free: Sequence[int], smoothness: float, starts:
     for _ in range(STEPS if free else 0):
         step = np.zeros(3)
         wide = with_exponents(runs, fit, free)
-        step[list(free)] = wide.total.solved(wide.penalty)[0][-len(free) :]
+        step[list(free)] = wide.total.solved(wide.penalty)[-len(free) :]
         for _ in range(HALVINGS):
             tried = np.clip(fit.direction + step, -BOUND, BOUND)
             better = fit_curve(runs, tried, smoothness)
@@ -79,7 +79,7 @@ def exponents_without(runs: Runs, fit: CurveFit, free: Sequence[int]) -> LeftOut
     """The free exponents again without each cluster and seed; ``fit`` is ``with_exponents``."""
 
     def estimate(left: Sums) -> Array:
-        return fit.direction[list(free)] + left.solved(fit.penalty)[0][..., -len(free) :]
+        return fit.direction[list(free)] + left.solved(fit.penalty)[..., -len(free) :]
 
     return left_out(sums(runs, fit.design), estimate)
 

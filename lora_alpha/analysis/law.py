@@ -36,8 +36,8 @@ class Law:
 
     ``fit`` uses every optimum (those beyond the grid by their likelihood), ``fit_uncensored`` only those
     inside the grid. Where no fit is possible both are None and ``reasons`` say why. ``rules`` and ``rivals``
-    are judged for target ``alpha`` alone; so is ``verdict``, one sentence on "α* grows as √r". ``caveats`` say
-    where the intervals are known to promise too much.
+    are judged for target ``alpha`` alone; so is ``verdict``, one sentence on "α* grows as √r". ``caveats``
+    say where the intervals are known to promise too much.
     """
 
     method: str

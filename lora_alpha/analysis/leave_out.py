@@ -18,13 +18,11 @@ class Sums:
     Attributes:
         gram: (..., k, k) products of the design's columns, summed over runs.
         cross: (..., k) products of the columns with the cost.
-        squares: (...) the costs squared.
         count: (...) number of runs.
     """
 
     gram: Array
     cross: Array
-    squares: Array
     count: Array
 
     def over(self, *axes: int) -> Sums:
@@ -32,7 +30,6 @@ class Sums:
         return Sums(
             self.gram.sum(axes),
             self.cross.sum(axes),
-            self.squares.sum(axes),
             np.asarray(self.count.sum(axes)),
         )
 
@@ -41,16 +38,12 @@ class Sums:
         return Sums(
             self.gram - part.gram,
             self.cross - part.cross,
-            self.squares - part.squares,
             self.count - part.count,
         )
 
-    def solved(self, penalty: Array) -> tuple[Array, Array]:
-        """Coefficients (..., k), and the sum of squared misfits (...)."""
-        found = np.linalg.solve(self.gram + penalty, self.cross[..., None])[..., 0]
-        fitted = ((self.gram @ found[..., None])[..., 0] - 2 * self.cross) * found
-        misfit = np.maximum(self.squares + fitted.sum(-1), 0.0)
-        return np.asarray(found, np.float64), np.asarray(misfit, np.float64)
+    def solved(self, penalty: Array) -> Array:
+        """(..., k) coefficients of the fit."""
+        return np.asarray(np.linalg.solve(self.gram + penalty, self.cross[..., None])[..., 0])
 
 
 def sums(runs: Runs, design: Array) -> Sums:
@@ -73,16 +66,14 @@ def sums(runs: Runs, design: Array) -> Sums:
     return Sums(
         gram.reshape(len(there), len(starts), k, k),
         added(costs[:, :, None] * x),
-        added(costs**2),
         added(np.asarray(there, float)),
     )
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A statistic of everything, and of everything but a cluster, a seed, or a seed's runs of a cluster."""
+    """A statistic of everything but a cluster, a seed, or a seed's runs of a cluster."""
 
-    all: Array
     clusters: Array
     seeds: Array
     both: Array
@@ -118,24 +109,22 @@ def effective_freedom(loadings: Array) -> Array:
 
 
 def left_out(parts: Sums, statistic: Callable[[Sums], Array]) -> LeftOut:
-    """``statistic`` of all runs, and without each cluster, seed, and seed of a cluster.
+    """``statistic`` without each cluster, seed, and seed of a cluster.
 
     Args:
         parts: Sums of each (seed, cluster).
         statistic: Of sums with any leading axes.
     """
     total = parts.over(0, 1)
-    everything, without_cluster = statistic(total), statistic(total.less(parts.over(0)))
+    without_cluster = statistic(total.less(parts.over(0)))
     if len(parts.count) < 2:
-        return LeftOut(everything, without_cluster, everything[None], everything[None])
+        nothing_left_out = statistic(total)[None]
+        return LeftOut(without_cluster, nothing_left_out, nothing_left_out)
     there = parts.count > 0
     return LeftOut(
-        everything,
         without_cluster,
         statistic(total.less(parts.over(1))),
-        statistic(
-            total.less(Sums(parts.gram[there], parts.cross[there], parts.squares[there], parts.count[there]))
-        ),
+        statistic(total.less(Sums(parts.gram[there], parts.cross[there], parts.count[there]))),
     )
 
 

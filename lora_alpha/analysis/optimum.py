@@ -177,8 +177,12 @@ def _level_draws(curves: Sequence[Curve]) -> Array:
     num_seeds = len(curves[0].y) if curves else 0
     if num_seeds < 2:
         return np.zeros(NUM_DRAWS)
-    levels = np.stack([np.nanmean(curve.y - np.nanmean(curve.y, axis=0), axis=1) for curve in curves])
-    variance = float(np.nanmean(np.nanvar(levels, axis=1, ddof=1)))
+    variances = []
+    for curve in curves:
+        here = np.isfinite(curve.y).any(axis=1)
+        levels = np.nanmean(curve.y[here] - np.nanmean(curve.y, axis=0), axis=1)
+        variances.append(float(levels.var(ddof=1)) if len(levels) > 1 else math.nan)
+    variance = float(np.nanmean(variances)) if np.isfinite(variances).any() else 0.0
     draws: Array = np.random.default_rng(0).standard_t(num_seeds - 1, NUM_DRAWS)
     return draws * math.sqrt(variance / num_seeds)
 

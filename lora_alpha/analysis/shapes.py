@@ -56,14 +56,14 @@ def positions() -> Array:
 def shape_table() -> Array:
     """Every candidate shape g on a grid of z = log₂(α / α*): (T, K), z from -REACH to REACH by STEP.
 
-    g is 0 at its minimum z = 0 and rises by 1 at one octave, averaged over both sides.
+    g is 0 at its minimum z = 0 and rises by 1 at one octave, on the side where it rises less.
     """
     z = positions()
     one_left, one_right = np.searchsorted(z, [-1.0 - STEP / 2, 1.0 - STEP / 2])
     columns = []
     for rise in _rises(z):
         above = rise - rise.min()
-        columns.append(np.minimum(above / ((above[one_left] + above[one_right]) / 2), TALLEST))
+        columns.append(np.minimum(above / min(above[one_left], above[one_right]), TALLEST))
     return np.ascontiguousarray(np.stack(columns, axis=1))
 
 

@@ -96,9 +96,8 @@ def test_zero_unit_and_direction_of_the_metric_change_nothing(times: float, plus
     assert first.alpha is not None
     assert fit.alpha.value == pytest.approx(first.alpha.value, abs=1e-4)
     # Levels are in the metric's own unit.
-    assert np.mean([point.level or 0 for point in again[0].points]) == pytest.approx(
-        np.mean([point.loss for point in again[0].points])
-    )
+    levels = [times * ((point.level or 0) - 1.0 + plus) for point in scores[0].points]
+    assert [point.level for point in again[0].points] == pytest.approx(levels, abs=1e-5)
 
 
 def test_diverged_cells_are_counted_and_no_points() -> None:

@@ -16,7 +16,7 @@ SMALL: dict[str, Any] = {"ranks": (4, 16, 64), "num_lrs": 2, "num_alphas": 7}
     "world", [{"noise": 0.1}, {"noise": 0.02, "shift": 0.2}, {"noise": 0.1, "num_seeds": 5}]
 )
 def test_the_truth_is_covered_and_does_not_lose(world: dict[str, Any]) -> None:
-    covered, lost, total = np.zeros(2), 0, 30
+    covered, lost, total = np.zeros(2), 0, 24
     known = np.zeros(2)
     for seed in range(total):
         fit, scores = verdict_of(planted(np.random.default_rng(seed), **{**SMALL, **world}))
@@ -27,7 +27,7 @@ def test_the_truth_is_covered_and_does_not_lose(world: dict[str, Any]) -> None:
                 known[i] += 1
                 covered[i] += found.low <= true <= found.high
     assert lost <= 2
-    assert (known >= 0.4 * total).all()
+    assert (known >= total / 4).all()
     assert (covered / known > 0.84).all()
 
 
@@ -35,10 +35,10 @@ def test_the_truth_is_covered_and_does_not_lose(world: dict[str, Any]) -> None:
 def test_of_two_coordinates_equally_good_none_leads(shift: float) -> None:
     """At −0.244 η·α and η·α/√r leave the same misfit over this grid without noise."""
     named = 0
-    for seed in range(30):
+    for seed in range(24):
         rng = np.random.default_rng(seed)
         cells = planted(rng, (1.0, 1.0, -0.244), noise=0.03, floors=0.1, shift=shift, ranks=(4, 16, 64))
         _, scores = verdict_of(cells)
         two = [score for score in scores if score.coordinate in ("η·α", "η·α/√r")]
         named += any((score.behind_low or 0) > 0 for score in two)
-    assert named <= 5
+    assert named <= 4

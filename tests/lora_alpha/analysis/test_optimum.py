@@ -137,9 +137,6 @@ def test_the_optimum_lies_in_its_basin_however_rough_the_curve(seed: int) -> Non
     found_in(cells_of({2.0 ** (k + 3): [float(loss)] for k, loss in enumerate(y)}))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a curve that falls up to its last cell is given a minimum just before it"
-)
 def test_an_optimum_below_a_cliff_is_inside_its_interval() -> None:
     """Everything half an octave above the optimum diverges."""
     cells = [
