@@ -14,8 +14,13 @@ from lora_alpha.wire.analysis import DecidingCell, Equivalence
 from tests.dashboard.service import ROUTE, FakeService
 
 VIEW = {
-    **{"sweep": "s1", "chosen_by": "own", "objective": "final", "at_step": "", "steps_to": ""},
-    **{"coordinate": "best", "floors": "equal"},
+    "sweep": "s1",
+    "chosen_by": "own",
+    "objective": "final",
+    "at_step": "",
+    "steps_to": "",
+    "coordinate": "best",
+    "floors": "equal",
 }
 CELL = {"method": "lora", "rank": 4, "alpha": 8.0, "lr": 8e-4, "lr_ratio": 1.0, "seeds": [0, 2]}
 
