@@ -94,6 +94,20 @@ def test_a_coarse_grid_names_no_winner_by_its_spacing_and_its_cells_decide() -> 
     assert only(planted.settle(runs, rounds=2)).verdict == "equivalent"
 
 
+def test_what_the_cells_lie_above_their_minimum_is_taken_off() -> None:
+    """The η route's cells are an octave from the minimum on either side: 0.05 too high."""
+    found = only(Planted(best=3.0).compare(octaves(6, 0.5), octaves(6, 2.0)))
+    assert found.loss_lr_route > found.loss_alpha_route + 0.04
+    assert found.gap == pytest.approx(0.0, abs=0.004)
+    assert found.verdict == "equivalent"
+
+
+def test_a_minimum_that_may_well_lie_beyond_the_grid_counts_as_one_at_its_edge() -> None:
+    found = only(Planted(best=4.5, noise=0.05, world=0).compare(octaves(8), octaves(5)))
+    assert found.best_lr < LR * 2**5
+    assert (found.verdict, found.limits) == ("undecided", ("high_edge",))
+
+
 def test_too_wide_an_interval_asks_for_seeds_by_the_t_formula_and_they_decide() -> None:
     planted = Planted(noise=0.02, world=0)
     runs = planted.grid()
@@ -214,17 +228,19 @@ def test_a_missing_run_costs_its_own_weight() -> None:
     assert partial.num_seeds == 3
 
 
-def test_a_winner_is_named_at_98_percent_for_all_ranks_together() -> None:
-    """Two grids of which α·η alone decides nothing: seeds ±e about a difference that is just (not) clear."""
-    quantile = stats.t.ppf(0.99, 2)
+@pytest.mark.parametrize(("ranks", "clear", "freedom"), [((4,), 0.99, 2), ((2, 4), 0.995, 4)])
+def test_a_winner_is_named_at_98_percent_for_all_ranks_together(
+    ranks: tuple[int, ...], clear: float, freedom: int
+) -> None:
+    """Seeds ±e about a difference that is just (not) clear of 0; a second rank's seeds scatter alike."""
     for share, verdict in ((1.02, "alpha_better"), (0.98, "undecided")):
         runs = []
-        for run in Planted(rise=1.0, best=3.0).grid():
-            seeds_apart = (0.0, 0.01, -0.01)[run.seed]
+        for run in Planted(rise=1.0, best=3.0).grid(ranks=ranks):
+            apart = (0.0, 0.01, -0.01)[run.seed] - share * stats.t.ppf(clear, freedom) * 0.01 / np.sqrt(3)
             below = run.lr == LR and run.alpha != ALPHA
-            shift = (-share * quantile * 0.01 / np.sqrt(3) + seeds_apart) if below else 0.0
-            runs.append(dataclasses.replace(run, loss=run.loss + shift))
-        assert only(compare_routes(make_cells(runs), margin=0.001)).verdict == verdict
+            runs.append(dataclasses.replace(run, loss=run.loss + apart * below))
+        found = compare_routes(make_cells(runs), margin=0.001)
+        assert {item.verdict for item in found} == {verdict}
 
 
 def test_a_false_winner_is_rare_where_alpha_times_eta_alone_counts() -> None:

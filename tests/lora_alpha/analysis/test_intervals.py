@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from lora_alpha.analysis.compared import judge
+from lora_alpha.analysis.compared import compare, judge
 from lora_alpha.analysis.intervals import Difference, paired_difference, seeds_for, t_quantile
-from lora_alpha.analysis.route import weighted_costs
+from lora_alpha.analysis.route import find_minima, take_route, weighted_costs
+from tests.lora_alpha.analysis.planted_routes import ALPHA, LR, Planted
 
 
 def test_a_paired_difference_alone_is_the_paired_t_test() -> None:
@@ -42,6 +45,24 @@ def test_an_open_fall_moves_the_end_that_it_belongs_to(sign: int) -> None:
     assert low + high == pytest.approx(-2.0)
     lower = Difference(sign * 9.0, 1.0, 30, fall_low=0.0 if sign < 0 else 20.0)
     assert judge(lower, tolerance=0.1, tail=0.01) == ("lower" if sign < 0 else "open")
+
+
+def test_a_route_that_may_fall_further_may_be_lower_than_the_other() -> None:
+    planted = Planted()
+    cells = planted.cells(planted.grid())
+    routes = [
+        take_route([cell for cell in cells if cell.lr == LR], "alpha", base=ALPHA),
+        take_route([cell for cell in cells if cell.alpha == ALPHA], "lr", base=LR),
+    ]
+    first, second = find_minima(routes)
+    low, high = compare(first, second).difference().interval()
+    falling = compare(dataclasses.replace(first, fall=2.0), dataclasses.replace(second, fall=0.5))
+    assert falling.difference().interval() == pytest.approx((low - 2.0, high + 0.5))
+
+
+def test_a_difference_up_to_the_tolerance_is_no_winner_however_sure_it_is() -> None:
+    for mean, outcome in ((1.02, "higher"), (0.98, "open"), (-0.98, "open"), (-1.02, "lower")):
+        assert judge(Difference(mean, 0.1, 30), tolerance=1.0, tail=0.01) == outcome
 
 
 def test_seeds_for_is_the_first_number_whose_half_width_fits() -> None:
