@@ -25,6 +25,7 @@ from backend.store.sweeps import find_sweep
 from backend.store.tables import ProbeRow, RunRow, SweepRow
 from lora_alpha.analysis.bounded import bounded_optima
 from lora_alpha.analysis.cells import constant_alpha
+from lora_alpha.analysis.equivalence import compare_routes
 from lora_alpha.analysis.law import fit_laws
 from lora_alpha.analysis.recommend import curve_draws, recommend
 from lora_alpha.errors import FitError
@@ -97,6 +98,18 @@ HORIZON: Columns = {
     **_alike("point", "reasons verdict"),
     **SAID,
 }
+VERDICTS: Columns = {
+    "sweep_id": "sweep.id",
+    "workload": "sweep.workload",
+    **_alike("verdict", "method rank lr_ratio base_alpha base_lr best_alpha best_lr loss_alpha_route"),
+    **_alike("verdict", "loss_lr_route diverged_alpha_route diverged_lr_route difference low high margin"),
+    **_alike("verdict", "gap gap_low gap_high tolerance error freedom num_seeds verdict limits reason"),
+    **SAID,
+}
+DECIDING: Columns = {
+    "sweep_id": "sweep.id",
+    **_alike("cell", "method rank alpha lr lr_ratio seed"),
+}
 PROBES: Columns = {
     "probe_id": "probe.id",
     **_alike("probe", "run_id step space"),
@@ -163,7 +176,19 @@ class Asked:
 
 
 # Exports that depend on the reading.
-READ = ("runs", "cells", "optima", "law", "collapse", "collapse_points", "rules", "advice", "horizon")
+READ = (
+    "runs",
+    "cells",
+    "optima",
+    "law",
+    "collapse",
+    "collapse_points",
+    "rules",
+    "advice",
+    "horizon",
+    "verdicts",
+    "deciding",
+)
 Export = tuple[Sequence[str], Callable[[Store, Asked], Iterator[bytes]]]  # columns, and lines in blocks
 
 
@@ -305,6 +330,20 @@ def _optimum_rows(store: Store, asked: Asked) -> Iterator[Row]:
             yield {**row, "optimum": optimum, "bounded": within.get(key)}
 
 
+def _verdict_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    for sweep, read in _reads(store, asked):
+        said = {"sweep": sweep, "metric": read.metric, "reading": asked.reading}
+        for verdict in compare_routes(constant_alpha(read.cells)):
+            yield {**said, "verdict": verdict}
+
+
+def _deciding_rows(store: Store, asked: Asked) -> Iterator[Row]:
+    """One row a run that would decide an open verdict."""
+    for row in _verdict_rows(store, asked):
+        for cell in row["verdict"].deciding_cells:
+            yield from ({**row, "cell": configuration} for configuration in cell.configurations)
+
+
 def _horizon_rows(store: Store, asked: Asked) -> Iterator[Row]:
     """Of the metric itself, whatever ``steps_to`` says: a horizon is read step by step."""
     reading = replace(asked.reading, steps_to=None)
@@ -389,4 +428,6 @@ EXPORTS: dict[CsvKind, Export] = {
     "horizon": _in_blocks(HORIZON, _horizon_rows),
     "collapse": _in_blocks(COLLAPSE, _collapse_rows),
     "collapse_points": _in_blocks(COLLAPSE_POINTS, _collapse_point_rows),
+    "verdicts": _in_blocks(VERDICTS, _verdict_rows),
+    "deciding": _in_blocks(DECIDING, _deciding_rows),
 }

@@ -14,9 +14,10 @@ from lora_alpha.analysis.bounded import bounded_optima, no_bound_reasons
 from lora_alpha.analysis.cells import Cell, constant_alpha
 from lora_alpha.analysis.collapse import CollapseFit, CollapseScore
 from lora_alpha.analysis.collapse_verdict import find_collapse, overall_collapse
-from lora_alpha.analysis.equivalence import compare_routes, overall_verdict
+from lora_alpha.analysis.equivalence import compare_routes
 from lora_alpha.analysis.law import fit_laws, no_law_reasons
 from lora_alpha.analysis.optimum import Target
+from lora_alpha.analysis.overall import overall_verdict
 from lora_alpha.analysis.recommend import recommend as recommend_alpha
 from lora_alpha.analysis.rules import RULES
 from lora_alpha.analysis.schedules import compare_schedules, schedules_verdict

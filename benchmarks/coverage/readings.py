@@ -14,9 +14,10 @@ import numpy as np
 
 from benchmarks.coverage.routes import RouteWorld, plant_routes
 from benchmarks.coverage.worlds import Place, Truth, World, plant
-from lora_alpha.analysis.equivalence import compare_routes, overall_verdict
+from lora_alpha.analysis.equivalence import compare_routes
 from lora_alpha.analysis.law import Law, fit_laws
 from lora_alpha.analysis.optimum import Optimum
+from lora_alpha.analysis.overall import overall_verdict
 
 Reading = dict[str, Any]
 Four = list[float | None]

@@ -29,7 +29,9 @@ def routes_figure(items: Sequence[Equivalence], theme: Theme) -> Figure:
     """Relative difference of the two routes at each rank; below 0 the α route is better."""
     known = [item for item in items if item.difference is not None]
     if not known:
-        return empty(theme, "Needs at least two α and two η on the grid, and two seeds.", height=340)
+        return empty(
+            theme, "Needs at least two α and two η on the grid, and two seeds in common.", height=340
+        )
     margin = known[0].margin
     data: list[dict[str, Any]] = []
     for index, method in enumerate(dict.fromkeys(item.method for item in known)):
@@ -40,13 +42,13 @@ def routes_figure(items: Sequence[Equivalence], theme: Theme) -> Figure:
                 "type": "scatter",
                 "mode": "markers",
                 "name": method,
-                "x": [f"r {item.rank}" for item in mine],
+                "x": [_place(item) for item in mine],
                 "y": y,
                 "error_y": {
                     "type": "data",
                     "symmetric": False,
-                    "array": [(item.high or 0) - value for item, value in zip(mine, y, strict=True)],
-                    "arrayminus": [value - (item.low or 0) for item, value in zip(mine, y, strict=True)],
+                    "array": [_beyond(item.high, value) for item, value in zip(mine, y, strict=True)],
+                    "arrayminus": [_beyond(item.low, value) for item, value in zip(mine, y, strict=True)],
                     "width": 6,
                 },
                 "marker": {"size": 11, "symbol": SYMBOLS[index], "color": CATEGORICAL[index]},
@@ -65,7 +67,7 @@ def routes_figure(items: Sequence[Equivalence], theme: Theme) -> Figure:
         "line": {"width": 0},
         "layer": "below",
     }
-    y_axis = axis(theme, "(α route − η route) / loss", tickformat="+.1%")
+    y_axis = axis(theme, "α route − η route, share", tickformat="+.1%")
     return {
         "data": data,
         "layout": layout(
@@ -76,6 +78,15 @@ def routes_figure(items: Sequence[Equivalence], theme: Theme) -> Figure:
             shapes=[band],
         ),
     }
+
+
+def _place(item: Equivalence) -> str:
+    return f"r {item.rank}" + ("" if item.lr_ratio == 1 else f", lr ratio {item.lr_ratio:g}")
+
+
+def _beyond(end: float | None, value: float) -> float | None:
+    """Length of one arm of an interval; None where nothing bounds it."""
+    return None if end is None else abs(end - value)
 
 
 def collapse_figure(

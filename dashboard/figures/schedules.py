@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dashboard.figures.style import (
@@ -31,13 +31,17 @@ VERDICT_COLOURS = {
 }
 
 
+# What besides schedule and α tells two curves apart, and how it is called.
+PLACES = {"method": "", "rank": "r", "lr": "η", "lr_ratio": "lr ratio"}
+
+
 def differences_figure(schedules: Schedules, theme: Theme) -> Figure:
     """Relative difference to the best constant α with its interval; left of 0 the schedule is better."""
     known = [item for item in schedules.items if item.difference is not None]
     if not known:
         return empty(theme, "No schedule can be compared with constant α yet.", height=260)
-    many = len({(item.method, item.rank, item.lr) for item in known}) > 1
-    names = [_name(item, many=many) for item in known]
+    varying = _varying([vars(item) for item in known])
+    names = [_named(vars(item), varying) for item in known]
     data = [
         _intervals([(name, item) for name, item in zip(names, known, strict=True) if item.verdict == verdict])
         for verdict in VERDICT_COLOURS
@@ -68,7 +72,7 @@ def differences_figure(schedules: Schedules, theme: Theme) -> Figure:
         "data": data,
         "layout": layout(
             theme,
-            x=axis(theme, "(loss of the schedule − loss of the best constant α) / loss", tickformat="+.0%"),
+            x=axis(theme, "schedule − best constant α, share", tickformat="+.0%"),
             y=axis(
                 theme,
                 "",
@@ -89,10 +93,11 @@ def loss_figure(cells: Sequence[Cell], theme: Theme, *, label: str) -> Figure:
     lines: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
         if cell.alpha is not None and cell.mean is not None:
-            lines.setdefault((cell.alpha_schedule, cell.method, cell.rank, cell.lr), []).append(cell)
+            key = (cell.alpha_schedule, cell.method, cell.rank, cell.lr, cell.lr_ratio)
+            lines.setdefault(key, []).append(cell)
     if not lines:
         return empty(theme, "No cell has finished yet.", height=400)
-    many = len({key[1:] for key in lines}) > 1
+    varying = _varying([vars(members[0]) for members in lines.values()])
     styles = _styles([cell.alpha_schedule for cell in cells], theme)
     data = []
     for key in sorted(lines, key=lambda key: (list(styles).index(key[0]), str(key[1:]))):
@@ -101,7 +106,7 @@ def loss_figure(cells: Sequence[Cell], theme: Theme, *, label: str) -> Figure:
             {
                 "type": "scatter",
                 "mode": "lines+markers",
-                "name": key[0] + (f", r {key[2]}, η {number(key[3])}" if many else ""),
+                "name": _named(vars(members[0]), varying),
                 "x": [cell.alpha for cell in members],
                 "y": [cell.mean for cell in members],
                 "error_y": {
@@ -133,11 +138,12 @@ def scale_figure(curves: Curves, cells: Sequence[Cell], theme: Theme) -> Figure:
     if not lines:
         return empty(theme, "No scale logged yet.", height=360)
     styles = _styles([cell.alpha_schedule for cell in cells], theme)
+    varying = _varying([curve.labels for curve in lines])
     data = [
         {
             "type": "scatter",
             "mode": "lines",
-            "name": f"{curve.labels.get('alpha_schedule')}, α {number(_float(curve.labels.get('alpha')))}",
+            "name": f"{_named(curve.labels, varying)}, α {number(_float(curve.labels.get('alpha')))}",
             "x": curve.step,
             "y": curve.value,
             "hovertemplate": f"{curve.labels.get('alpha_schedule')}<br>"
@@ -156,6 +162,10 @@ def scale_figure(curves: Curves, cells: Sequence[Cell], theme: Theme) -> Figure:
             hovermode="closest",
         ),
     }
+
+
+def _label(value: Any) -> str:
+    return value if isinstance(value, str) else number(_float(value))
 
 
 def _float(value: Any) -> float | None:
@@ -190,8 +200,8 @@ def _intervals(pairs: Sequence[tuple[str, ScheduleComparison]]) -> dict[str, Any
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [(item.high or 0) - value for (_, item), value in zip(pairs, x, strict=True)],
-            "arrayminus": [value - (item.low or 0) for (_, item), value in zip(pairs, x, strict=True)],
+            "array": [_beyond(item.high, value) for (_, item), value in zip(pairs, x, strict=True)],
+            "arrayminus": [_beyond(item.low, value) for (_, item), value in zip(pairs, x, strict=True)],
             "color": colour,
             "thickness": 2,
             "width": 6,
@@ -206,5 +216,17 @@ def _intervals(pairs: Sequence[tuple[str, ScheduleComparison]]) -> dict[str, Any
     }
 
 
-def _name(item: ScheduleComparison, *, many: bool) -> str:
-    return item.alpha_schedule + (f", r {item.rank}, η {number(item.lr)}" if many else "")
+def _beyond(end: float | None, value: float) -> float | None:
+    """Length of one arm of an interval; None where nothing bounds it."""
+    return None if end is None else abs(end - value)
+
+
+def _varying(labels: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What differs among curves besides schedule and α."""
+    return [name for name in PLACES if len({of_one.get(name) for of_one in labels}) > 1]
+
+
+def _named(labels: Mapping[str, Any], varying: Sequence[str]) -> str:
+    """The schedule, and where it was run as far as that varies."""
+    places = [f"{PLACES[name]} {_label(labels.get(name))}".strip() for name in varying]
+    return ", ".join([str(labels.get("alpha_schedule")), *places])

@@ -26,28 +26,21 @@ from dashboard.figures.style import Theme, number
 from dashboard.tab import Plot, Row, Tab, Words
 from dashboard.tabs.alpha_eta import READING, reading
 from lora_alpha.errors import LoraAlphaError
-from lora_alpha.wire.analysis import COORDINATES, Collapse, Equivalence, Equivalences, Exponent
+from lora_alpha.wire.analysis import COORDINATES, SAID, Collapse, Equivalence, Equivalences, Exponent
 from lora_alpha.wire.client import Client
 
 ROUTES, SCORES = Words("alpha-vs-lr"), Words("collapse-figure-table")
 COLLAPSE = Plot("collapse-figure", height=420)
 EXTEND_LRS = "extend-lrs-button"
+DECIDE = "deciding-cells-button"
 MORE_LRS = (4, 16)
 VERDICTS = {
     "equivalent": ("teal", "Equivalent: raising α did what raising η does, within the margin."),
     "alpha_better": ("blue", "α better: raising α did better than raising η."),
     "lr_better": ("orange", "η better: raising η did better than raising α. The claim fails here."),
-    "undecided": ("gray", "Undecided: the interval is too wide."),
+    "undecided": ("gray", "Undecided."),
     "mixed": ("gray", "Ranks disagree."),
     "not_enough_data": ("gray", "Not enough data to decide."),
-}
-SHORT = {
-    "equivalent": "equivalent",
-    "alpha_better": "α better",
-    "lr_better": "η better",
-    "undecided": "undecided",
-    "mixed": "ranks disagree",
-    "not_enough_data": "not enough data",
 }
 
 
@@ -62,7 +55,7 @@ def panel(_: Subject, row: Row) -> Component:
 
 
 def register(app: Dash, client: Client) -> None:
-    """The button that adds learning rates."""
+    """The buttons that add learning rates, and the runs that would decide."""
 
     @app.callback(
         Output(EXTEND_LRS, "children"),
@@ -75,6 +68,18 @@ def register(app: Dash, client: Client) -> None:
         if not clicks:
             return no_update, no_update
         return await asyncio.to_thread(_extend_lrs, client, view["sweep"]), True
+
+    @app.callback(
+        Output(DECIDE, "children"),
+        Output(DECIDE, "disabled"),
+        Input(DECIDE, "n_clicks"),
+        State(ids.view("sweep"), "data"),
+        prevent_initial_call=True,
+    )
+    async def run_deciding(clicks: int | None, view: dict[str, Any]) -> Any:
+        if not clicks:
+            return no_update, no_update
+        return await asyncio.to_thread(_run_deciding, client, view), True
 
 
 def fetch(client: Client, view: Mapping[str, Any]) -> tuple[Equivalences, Collapse]:
@@ -94,21 +99,35 @@ def draw(found: tuple[Equivalences, Collapse], view: Mapping[str, Any], colours:
             f"α {number(item.base_alpha)}, η {number(item.base_lr)}",
             f"{number(item.loss_alpha_route)} at α {number(item.best_alpha)}",
             f"{number(item.loss_lr_route)} at η {number(item.best_lr)}",
-            "–" if item.difference is None else f"{item.difference:+.1%}",
+            *_differences(item),
             f"{item.diverged_alpha_route} / {item.diverged_lr_route}",
-            SHORT[item.verdict],
+            SAID[item.verdict],
             dmc.Text(item.reason, size="sm", style={"whiteSpace": "normal", "minWidth": 240}),
         ]
         for item in routes.items
     ]
-    headings = ["method", "r", "from", "α route", "η route", "difference", "diverged α / η", "verdict", "why"]
+    headings = [
+        "method",
+        "r",
+        "from",
+        "α route",
+        "η route",
+        "difference",
+        "α − η",
+        "diverged α / η",
+        "verdict",
+        "why",
+    ]
     parts = [
         note(
             sentence,
-            "; ".join(routes.reasons) or f"Margin ±{routes.margin:.0%}, paired by seed.",
+            "; ".join(
+                [*routes.reasons, f"margin ±{routes.margin:.0%}, minima between cells, paired by seed"]
+            ),
             colour=colour,
         ),
         *_more_lrs(routes.items),
+        *_decide(routes.items),
         *(
             [_routes_graph(routes.items, colours)]
             if any(i.difference is not None for i in routes.items)
@@ -172,6 +191,35 @@ def _more_lrs(items: Sequence[Equivalence]) -> list[Component]:
         f"This sweep knows one learning rate. Run its grid at η × {' and η × '.join(map(str, MORE_LRS))} too"
     )
     return [dmc.Button(text, id=EXTEND_LRS, variant="light", size="xs", my="sm")]
+
+
+def _decide(items: Sequence[Equivalence]) -> list[Component]:
+    """A button that runs what would decide the open comparisons, and nothing else."""
+    num_runs = len(_deciding(items))
+    if not num_runs:
+        return []
+    text = f"Run the cells that would decide ({num_runs} runs)"
+    return [dmc.Button(text, id=DECIDE, variant="light", size="xs", my="sm")]
+
+
+def _deciding(items: Sequence[Equivalence]) -> list[dict[str, Any]]:
+    return [run for item in items for cell in item.deciding_cells for run in cell.configurations]
+
+
+def _run_deciding(client: Client, view: Mapping[str, Any]) -> str:
+    try:
+        before = client.sweep(view["sweep"]).counts.total
+        cells = _deciding(client.equivalence(view["sweep"], **reading(view)).items)
+        sweep = client.extend_sweep(view["sweep"], {"cells": cells})
+    except LoraAlphaError as error:
+        return f"Not extended: {error}"
+    return f"Queued: {sweep.counts.total - before} runs"
+
+
+def _differences(item: Equivalence) -> tuple[str, str]:
+    """The difference as a share, and in the metric's unit."""
+    share = "–" if item.difference is None else f"{item.difference:+.1%}"
+    return share, "–" if item.gap is None else f"{item.gap:+.3g}"
 
 
 def _extend_lrs(client: Client, sweep_id: str) -> str:

@@ -20,6 +20,8 @@ EXPORTS = (
     ("probes", "Hessian probes: eigenvalues, densities, traces."),
     ("rules", "What common rules for α cost at every rank, measured and estimated."),
     ("advice", "The α to train with at every swept rank and learning rate, and what it rests on."),
+    ("verdicts", "α against η at every rank: difference with intervals, verdict, what keeps it open."),
+    ("deciding", "One row a run that would decide an open verdict."),
 )
 
 

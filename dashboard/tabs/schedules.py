@@ -18,7 +18,7 @@ from lora_alpha.wire.client import Client
 from lora_alpha.wire.sweeps import Curves
 
 HOW = (
-    "Each schedule and constant α at the α that is best in the mean over seeds, paired by seed; the interval "
+    "Each schedule and constant α at its minimum over α, between the cells, paired by seed; the interval "
     "holds at 95 % for all schedules of one rank and η together. Shaded: within the margin."
 )
 
@@ -93,6 +93,7 @@ def _table(items: Sequence[ScheduleComparison]) -> Component:
         "loss",
         "difference",
         "interval",
+        "in the metric's unit",
         "seeds",
         "α tried",
         "diverged",
@@ -113,6 +114,7 @@ def _row(item: ScheduleComparison) -> list[Any]:
         number(item.constant_loss),
         "–" if item.difference is None else f"{item.difference:+.1%}",
         interval,
+        "–" if item.gap is None else f"{item.gap:+.3g}",
         str(item.num_seeds),
         str(item.num_alphas),
         str(item.num_diverged or ""),

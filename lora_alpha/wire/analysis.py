@@ -15,7 +15,9 @@ from pydantic.dataclasses import dataclass
 from lora_alpha.analysis.bounded import BoundedOptimum
 from lora_alpha.analysis.cells import Cell
 from lora_alpha.analysis.collapse import COORDINATES, CollapseFit, CollapseScore, Exponent
-from lora_alpha.analysis.equivalence import Equivalence, Verdict
+from lora_alpha.analysis.compared import Limit
+from lora_alpha.analysis.deciding import DecidingCell
+from lora_alpha.analysis.equivalence import SAID, Equivalence, Verdict
 from lora_alpha.analysis.horizon import Horizon, HorizonPoint
 from lora_alpha.analysis.intervals import MARGIN
 from lora_alpha.analysis.law import Law
@@ -30,6 +32,7 @@ from lora_alpha.wire.base import Answer
 __all__ = [
     "COORDINATES",
     "MARGIN",
+    "SAID",
     "WITHIN_BASIN",
     "Advice",
     "BoundedOptima",
@@ -40,6 +43,7 @@ __all__ = [
     "CollapseFit",
     "CollapseScore",
     "Curvature",
+    "DecidingCell",
     "Equivalence",
     "Equivalences",
     "Exponent",
@@ -48,6 +52,7 @@ __all__ = [
     "Horizons",
     "Law",
     "Laws",
+    "Limit",
     "Metric",
     "Optimum",
     "RateAtSharpness",
@@ -108,7 +113,10 @@ class Horizons(Read):
 
 
 class Equivalences(Read):
-    """Answer of ``GET /sweeps/{id}/equivalence``; ``verdict`` is that of every rank where they agree."""
+    """Answer of ``GET /sweeps/{id}/equivalence``; ``verdict`` is that of all ranks.
+
+    ``reasons`` say what each rank says and which ranks it rests on.
+    """
 
     margin: float
     verdict: Verdict

@@ -75,6 +75,8 @@ CsvKind = Literal[  # fmt: skip
     "rules",
     "advice",
     "horizon",
+    "verdicts",
+    "deciding",
 ]
 IDLE_S = 3.0
 CSV_KINDS: tuple[CsvKind, ...] = get_args(CsvKind)

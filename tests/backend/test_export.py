@@ -47,6 +47,10 @@ PROMISED = {
     "rank_exponent, rank_exponent_low, rank_exponent_high, score, ceiling, behind, behind_low, behind_high, "
     "alike, compatible, num_compared, num_alone, num_curves, num_seeds, num_diverged, verdict",
     "collapse_points": "sweep_id, method, lr_ratio, coordinate, rank, lr, alpha, x, loss, level",
+    "verdicts": "sweep_id, workload, method, rank, lr_ratio, base_alpha, base_lr, best_alpha, best_lr, "
+    "loss_alpha_route, loss_lr_route, diverged_alpha_route, diverged_lr_route, difference, low, high, "
+    "margin, gap, gap_low, gap_high, tolerance, error, freedom, num_seeds, verdict, limits, reason",
+    "deciding": "sweep_id, method, rank, alpha, lr, lr_ratio, seed",
 }
 
 
@@ -175,6 +179,20 @@ def test_the_horizon_equals_the_api(client: Client, worker: Any) -> None:
         for name in set(PROMISED["horizon"].split(", ")[7:]) - {"reasons"}:
             assert row[name] == text_cell(getattr(point, name)), name
         assert row["reasons"] == ";".join(point.reasons)
+
+
+def test_verdicts_and_what_would_decide_them_equal_the_api(client: Client, sweep: Sweep) -> None:
+    items = client.equivalence(sweep.id).items
+    rows = table(client, "verdicts", sweep.id)
+    assert len(rows) == len(items) == 3
+    for row, item in zip(rows, items, strict=True):
+        for name in ("difference", "low", "high", "gap", "gap_low", "gap_high", "error"):
+            assert row[name] == text_cell(getattr(item, name))
+        assert (row["verdict"], row["limits"]) == (item.verdict, ";".join(item.limits))
+    expected = [run for item in items for cell in item.deciding_cells for run in cell.configurations]
+    assert expected
+    found = [{name: row[name] for name in expected[0]} for row in table(client, "deciding", sweep.id)]
+    assert found == [{name: text_cell(value) for name, value in run.items()} for run in expected]
 
 
 def test_collapse_equals_the_api(client: Client, worker: Any) -> None:

@@ -125,7 +125,12 @@ def test_a_recommendation_names_its_evidence(store: Store, sweep: Sweep, worker:
 
 def test_equivalence_compares_the_two_routes(store: Store, settings: Settings, worker: Any) -> None:
     request = SweepRequest(
-        workload="mlp", ranks=[4], alphas=[16, 64, 256], lrs=[1e-4, 4e-4, 1.6e-3], seeds=[0, 1, 2], steps=50
+        workload="mlp",
+        ranks=[4],
+        alphas=[2.0**k for k in range(4, 9)],
+        lrs=[1e-4 * 2**k for k in range(5)],
+        seeds=[0, 1, 2],
+        steps=50,
     )
     sweep = sweeps.create(store, settings, request, key=None, now=NOW)
     # Only α·η matters: both routes reach the same loss.
@@ -136,6 +141,33 @@ def test_equivalence_compares_the_two_routes(store: Store, settings: Settings, w
     collapse = analysis.collapse(store, sweep.id, Reading())
     best = max(collapse.items, key=lambda item: item.score or 0)
     assert best.score == pytest.approx(1, abs=0.02)
+
+
+def test_the_runs_that_would_decide_are_those_that_an_extension_runs(client: Any, worker: Any) -> None:
+    def loss(c: Configuration) -> float:
+        return 1 + 0.1 * (math.log2((c.alpha or 1) * c.lr / 6.4e-3) ** 2) + 1e-3 * math.sin(9 * c.seed)
+
+    sweep = client.create_sweep(
+        SweepRequest(
+            workload="mlp",
+            methods=["lora", "lora-alpha", "full"],
+            ranks=[4],
+            alphas=[2.0**k for k in range(4, 10)],
+            lrs=[1e-4, 2e-4],
+            seeds=[0, 1, 2],
+            steps=50,
+        )
+    )
+    worker.work(loss)
+    found = client.equivalence(sweep.id)
+    (item,) = found.items
+    assert (found.verdict, item.limits) == ("undecided", ("high_edge",))
+    cells = [run for cell in item.deciding_cells for run in cell.configurations]
+    more = client.extend_sweep(sweep.id, {"cells": cells})
+    assert more.counts.total == sweep.counts.total + len(cells)
+    assert {(run.alpha, run.lr > 2e-4) for run in client.all_runs(sweep.id, state="queued")} == {(16.0, True)}
+    worker.work(loss)
+    assert client.equivalence(sweep.id).verdict == "equivalent"
 
 
 def test_an_unknown_sweep_is_not_found(store: Store) -> None:

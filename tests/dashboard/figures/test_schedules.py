@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from dashboard.figures.schedules import differences_figure, loss_figure, scale_figure
@@ -56,7 +57,33 @@ def test_what_cannot_be_compared_is_said_in_words() -> None:
 
 def test_several_ranks_are_told_apart() -> None:
     figure = differences_figure(answer(item("a", 0.1, "worse"), item("a", 0.2, "worse", rank=8)), DARK)
-    assert figure["data"][0]["y"] == ["a, r 4, η 0.001", "a, r 8, η 0.001"]
+    assert figure["data"][0]["y"] == ["a, r 4", "a, r 8"]
+    cells = [*CELLS, *(dataclasses.replace(one, lr=2e-3, rank=8) for one in CELLS)]
+    names = [line["name"] for line in loss_figure(cells, DARK, label="loss")["data"]]
+    assert names == [
+        "constant, r 4, η 0.001",
+        "constant, r 8, η 0.002",
+        "ramp, r 4, η 0.001",
+        "ramp, r 8, η 0.002",
+    ]
+
+
+def test_no_two_curves_of_the_scale_are_called_alike() -> None:
+    curves = [
+        Curve(
+            key=str(rank), run_ids=["a"], step=[1, 2], value=[1, 2],
+            labels={"alpha_schedule": "ramp", "alpha": 8, "rank": rank, "lr": 1e-3, "method": "lora"},
+        )
+        for rank in (4, 8)
+    ]  # fmt: skip
+    lines = scale_figure(Curves(metric="scale", metrics=[], curves=curves), CELLS, DARK)["data"]
+    assert [line["name"] for line in lines] == ["ramp, r 4, α 8", "ramp, r 8, α 8"]
+
+
+def test_an_interval_without_an_end_has_an_arm_without_a_length() -> None:
+    open_end = dataclasses.replace(item("a", 0.1, "undecided"), high=None)
+    (line,) = differences_figure(answer(open_end), DARK)["data"]
+    assert line["error_x"]["array"] == [None]
 
 
 def test_constant_alpha_comes_first_and_bold_and_colours_agree_between_figures() -> None:

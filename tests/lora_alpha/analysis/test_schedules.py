@@ -1,95 +1,131 @@
 from __future__ import annotations
 
-import numpy as np
+import dataclasses
+
 import pytest
-from scipy import stats
 
-from lora_alpha.analysis.cells import RunOutcome, constant_alpha, make_cells
-from lora_alpha.analysis.equivalence import compare_routes
-from lora_alpha.analysis.schedules import compare_schedules, schedules_verdict
+from lora_alpha.analysis.cells import Cell, RunOutcome, constant_alpha, make_cells
+from lora_alpha.analysis.schedules import ScheduleComparison, compare_schedules, schedules_verdict
+
+BEST = 4.3  # log₂ of the best α
 
 
-def runs(schedule: str, losses: dict[float, list[float]], *, diverged: bool = False) -> list[RunOutcome]:
-    """One run for each α and seed at rank 4."""
+def runs(
+    schedule: str,
+    *,
+    gain: float = 0.0,
+    scatter: float = 0.002,
+    octaves: range = range(1, 9),
+    seeds: int = 3,
+    rank: int = 4,
+    shift: float = 0.0,
+) -> list[RunOutcome]:
+    """A parabola in log₂ α, the schedule's lower by ``gain``; seeds move its level by ± ``scatter``."""
+    apart = dict(enumerate([0.0, scatter, -scatter, scatter / 2, -scatter / 2]))
     return [
         RunOutcome(
-            "lora", 4, alpha, alpha / 4, 1e-3, seed, "finished", loss, diverged, alpha_schedule=schedule
+            *("lora", rank, 2.0**k, 2.0**k / rank, 1e-3, seed, "finished"),
+            1.0 + 0.05 * (k - BEST - shift) ** 2 + 0.1 * seed - gain + (apart[seed] if gain else 0.0),
+            alpha_schedule=schedule,
         )
-        for alpha, row in losses.items()
-        for seed, loss in enumerate(row)
+        for k in octaves
+        for seed in range(seeds)
     ]
 
 
-CONSTANT = runs("constant", {8.0: [2.0, 2.1, 2.2], 16.0: [1.00, 1.10, 1.20], 32.0: [3.0, 3.1, 3.2]})
+def one(*parts: list[RunOutcome], margin: float = 0.02) -> ScheduleComparison:
+    (item,) = compare_schedules(cells(*parts), margin=margin)
+    return item
 
 
-def test_runs_of_different_schedules_are_different_cells():
-    cells = make_cells([*CONSTANT, *runs("ramp", {16.0: [9.0, 9.0, 9.0]})])
-    assert [(cell.alpha_schedule, cell.alpha, cell.n) for cell in cells] == [
-        ("constant", 8.0, 3),
-        ("constant", 16.0, 3),
-        ("constant", 32.0, 3),
+def cells(*parts: list[RunOutcome]) -> list[Cell]:
+    return make_cells(run for part in parts for run in part)
+
+
+def test_runs_of_different_schedules_are_different_cells() -> None:
+    found = cells(runs("constant"), runs("ramp", octaves=range(4, 5)))
+    assert [(cell.alpha_schedule, cell.alpha, cell.n) for cell in found[-2:]] == [
+        ("constant", 256.0, 3),
         ("ramp", 16.0, 3),
     ]
-    assert cells[1].mean == pytest.approx(1.1)
-    assert constant_alpha(cells) == cells[:3]
-    assert compare_routes(constant_alpha(cells))[0].best_alpha == 16.0
-
-
-def test_each_side_takes_its_best_alpha_and_seeds_are_paired():
-    better = runs("ramp", {8.0: [0.90, 1.01, 1.10], 16.0: [5.0, 5.0, 5.0]})
-    (item,) = compare_schedules(make_cells([*CONSTANT, *better]))
-    relative = (np.array([0.90, 1.01, 1.10]) - [1.0, 1.1, 1.2]) / np.mean([0.9, 1.01, 1.1, 1.0, 1.1, 1.2])
-    half = stats.t.ppf(0.975, 2) * relative.std(ddof=1) / np.sqrt(3)
-    assert (item.best_alpha, item.constant_alpha, item.num_alphas, item.num_seeds) == (8.0, 16.0, 2, 3)
-    assert item.difference == pytest.approx(relative.mean())
-    assert (item.low, item.high) == pytest.approx((relative.mean() - half, relative.mean() + half))
-    assert item.verdict == "better"
-    assert schedules_verdict([item]).startswith("Yes: 1 of 1")
-
-
-def test_more_schedules_need_stronger_evidence():
-    close = {8.0: [0.93, 1.01, 1.15]}
-    alone = compare_schedules(make_cells([*CONSTANT, *runs("a", close)]))
-    many = compare_schedules(
-        make_cells([*CONSTANT, *(run for name in "abcdef" for run in runs(name, close))])
-    )
-    assert alone[0].difference == many[0].difference
-    assert many[0].high > alone[0].high
-    assert (alone[0].verdict, many[0].verdict) == ("better", "undecided")
+    assert constant_alpha(found) == found[:8]
 
 
 @pytest.mark.parametrize(
-    ("losses", "verdict"),
-    [
-        ([1.3, 1.41, 1.5], "worse"),
-        ([1.001, 1.099, 1.2], "equivalent"),
-        ([0.5, 1.6, 1.2], "undecided"),
-    ],
+    ("gain", "verdict"), [(0.1, "better"), (-0.1, "worse"), (0.0, "equivalent"), (0.004, "equivalent")]
 )
-def test_the_verdict_can_be_no(losses, verdict):
-    items = compare_schedules(make_cells([*CONSTANT, *runs("ramp", {16.0: losses})]))
-    assert items[0].verdict == verdict
-    assert schedules_verdict(items).startswith("No: of 1 comparisons none")
-
-
-@pytest.mark.parametrize(("share", "verdict"), [(1.01, "equivalent"), (0.99, "undecided")])
-def test_equivalence_is_claimed_at_five_percent_a_side(share: float, verdict: str) -> None:
-    """Three seeds that differ by -0.01, 0 and 0.01: the 90 % interval ends at 2.91999 · 0.01/√3."""
-    cells = make_cells([*runs("constant", {8.0: [1.0] * 3}), *runs("ramp", {8.0: [0.99, 1.0, 1.01]})])
-    (item,) = compare_schedules(cells, margin=share * 2.91999 * 0.01 / np.sqrt(3))
+def test_minima_over_alpha_are_compared_seed_by_seed(gain: float, verdict: str) -> None:
+    item = one(runs("constant"), runs("ramp", gain=gain))
     assert item.verdict == verdict
+    assert item.gap == pytest.approx(-gain, abs=0.004)
+    assert item.low <= item.difference <= item.high
+    assert (item.best_alpha, item.constant_alpha, item.num_alphas, item.num_seeds) == (16.0, 16.0, 8, 3)
 
 
-def test_what_cannot_be_compared_says_why():
-    ramp = runs("ramp", {16.0: [1.0, 1.0, 1.0]})
-    (alone,) = compare_schedules(make_cells(ramp))
-    assert "no cell with constant α" in alone.reason
-    (dead,) = compare_schedules(make_cells([*CONSTANT, *runs("ramp", {16.0: [1.0]}, diverged=True)]))
-    assert "of this schedule finished without a divergence" in dead.reason
-    assert dead.num_diverged == 1
-    (single,) = compare_schedules(make_cells([*CONSTANT, *runs("ramp", {16.0: [1.0]})]))
-    assert single.reason.startswith("1 seed in common")
-    assert {item.verdict for item in (alone, dead, single)} == {"not_enough_data"}
+def test_a_shifted_grid_of_alpha_is_corrected_for() -> None:
+    """The schedule's best α lies between its cells, constant α's on one: no cell of it is as low."""
+    item = one(runs("constant", shift=-0.3), runs("ramp", shift=0.2))
+    assert item.loss > item.constant_loss + 0.01
+    assert item.verdict == "equivalent"
+
+
+@pytest.mark.parametrize(("octaves", "limit"), [(range(1, 5), "high_edge"), (range(5, 9), "low_edge")])
+def test_a_best_at_the_edge_of_its_grid_names_no_winner(octaves: range, limit: str) -> None:
+    item = one(runs("constant"), runs("ramp", gain=0.3, octaves=octaves))
+    assert (item.verdict, item.limits) == ("undecided", (limit,))
+    assert "sweep" in item.reason
+
+
+def test_fewer_than_three_seeds_name_no_winner() -> None:
+    item = one(runs("constant"), runs("ramp", gain=0.5, seeds=2))
+    assert (item.verdict, item.limits, item.num_seeds) == ("undecided", ("seeds",), 2)
+    single = one(runs("constant"), runs("ramp", gain=0.5, seeds=1))
+    assert (single.verdict, single.difference) == ("undecided", None)
+
+
+def test_more_schedules_need_stronger_evidence() -> None:
+    close = {"gain": 0.06, "scatter": 0.008}
+    alone = one(runs("constant"), runs("a", **close))
+    many = compare_schedules(cells(runs("constant"), *(runs(name, **close) for name in "abcdef")))
+    assert alone.difference == pytest.approx(many[0].difference)
+    assert many[0].high > alone.high
+    assert (alone.verdict, many[0].verdict) == ("better", "undecided")
+
+
+def test_no_stands_only_where_every_comparison_was_decided() -> None:
+    worse = one(runs("constant"), runs("ramp", gain=-0.1))
+    same = one(runs("constant"), runs("ramp"))
+    better = one(runs("constant"), runs("ramp", gain=0.1))
+    edge = one(runs("constant"), runs("ramp", octaves=range(1, 5)))
+    alone = one(runs("ramp"))
+    assert schedules_verdict([worse, same]) == (
+        "No: of 2 comparisons none beats the best constant α; 1 are worse, 1 equivalent within the margin."
+    )
+    assert schedules_verdict([worse, edge]).startswith("Undecided: of 2 comparisons none is known to beat")
+    assert "1 undecided" in schedules_verdict([worse, edge])
+    assert schedules_verdict([worse, alone]).startswith("Undecided: of 2")
+    assert schedules_verdict([worse, edge, better]).startswith("Yes: 1 of 3 comparisons beat")
     assert schedules_verdict([alone]).startswith("Not enough data")
     assert schedules_verdict([]) == "No run of this sweep moves α during training."
+
+
+def test_what_cannot_be_compared_says_why() -> None:
+    alone = one(runs("ramp"))
+    assert "no cell with constant α" in alone.reason
+    gone = [dataclasses.replace(run, loss=None, diverged=True) for run in runs("ramp")]
+    dead = one(runs("constant"), gone)
+    assert "of this schedule finished without a divergence" in dead.reason
+    assert dead.num_diverged == 24
+    apart = one(runs("constant"), [dataclasses.replace(run, seed=run.seed + 9) for run in runs("ramp")])
+    assert apart.reason == "no seed in common"
+    assert {item.verdict for item in (alone, dead, apart)} == {"not_enough_data"}
+
+
+def test_ranks_and_lr_ratios_are_groups_of_their_own() -> None:
+    other = [dataclasses.replace(run, lr_ratio=16.0) for run in runs("constant") + runs("ramp")]
+    found = compare_schedules(cells(runs("constant"), runs("ramp"), runs("ramp", rank=8), other))
+    assert [(item.rank, item.lr_ratio, item.verdict) for item in found] == [
+        (4, 1.0, "equivalent"),
+        (4, 16.0, "equivalent"),
+        (8, 1.0, "not_enough_data"),
+    ]

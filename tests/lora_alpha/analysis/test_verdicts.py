@@ -1,4 +1,4 @@
-"""Equivalence of the two routes, cost of rules, rivals, recommendation."""
+"""Cost of rules, rivals, recommendation."""
 
 from __future__ import annotations
 
@@ -6,98 +6,14 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from lora_alpha.analysis.cells import Cell, RunOutcome, make_cells
-from lora_alpha.analysis.equivalence import compare_routes
+from lora_alpha.analysis.cells import RunOutcome, make_cells
 from lora_alpha.analysis.law import fit_laws
 from lora_alpha.analysis.optimum import find_optima
 from lora_alpha.analysis.recommend import recommend
 from lora_alpha.analysis.rules import rival_scores, rule_costs
 from lora_alpha.errors import FitError
 from tests.lora_alpha.analysis.planted import LR, RANKS, planted_cells
-
-LRS = (1e-4, 4e-4, 1.6e-3)
-ALPHAS = (8.0, 32.0, 128.0)
-
-
-def routes(alpha_best: float, lr_best: float, *, spread: float, seeds: int = 5) -> list[Cell]:
-    """A grid of (α, η) whose smallest α and η are (8, 1e-4) and whose routes end at the given losses."""
-    rng = np.random.default_rng(7)
-    runs = []
-    for alpha in ALPHAS:
-        for lr in LRS:
-            for seed in range(seeds):
-                loss = alpha_best if (alpha, lr) == (32.0, 1e-4) else 2.0
-                loss = lr_best if (alpha, lr) == (8.0, 4e-4) else loss
-                noise = rng.normal(0, spread)
-                runs.append(RunOutcome("lora", 4, alpha, alpha / 4, lr, seed, "finished", loss + noise))
-    return make_cells(runs)
-
-
-@pytest.mark.parametrize(
-    ("alpha_best", "lr_best", "spread", "verdict"),
-    [
-        (1.0, 1.0, 0.001, "equivalent"),
-        (0.9, 1.0, 0.001, "alpha_better"),
-        (1.0, 0.9, 0.001, "lr_better"),
-        (1.0, 1.0, 0.2, "undecided"),
-    ],
-)
-def test_verdicts(alpha_best: float, lr_best: float, spread: float, verdict: str) -> None:
-    (found,) = compare_routes(routes(alpha_best, lr_best, spread=spread))
-    assert found.verdict == verdict
-    assert (found.best_alpha, found.best_lr) == (32.0, 4e-4)
-
-
-def test_difference_is_a_paired_t_interval() -> None:
-    cells = routes(0.9, 1.0, spread=0.05)
-    (found,) = compare_routes(cells)
-    a = next(c for c in cells if (c.alpha, c.lr) == (32.0, 1e-4)).losses
-    b = next(c for c in cells if (c.alpha, c.lr) == (8.0, 4e-4)).losses
-    pairs = np.array([[a[seed], b[seed]] for seed in sorted(a)])
-    interval = stats.ttest_rel(pairs[:, 0], pairs[:, 1]).confidence_interval(0.95)
-    assert found.low == pytest.approx(interval.low / pairs.mean(), rel=1e-9)
-    assert found.high == pytest.approx(interval.high / pairs.mean(), rel=1e-9)
-
-
-def test_a_false_claim_of_difference_is_as_rare_as_stated() -> None:
-    rng = np.random.default_rng(11)
-    claims = 0
-    for _ in range(300):
-        runs = [
-            RunOutcome("lora", 4, alpha, alpha / 4, lr, seed, "finished", 1 + rng.normal(0, 0.1))
-            for alpha, lr in ((8.0, 1e-4), (32.0, 1e-4), (8.0, 4e-4))
-            for seed in range(3)
-        ]
-        # The corner is far worse, so that each route has one best cell and no choice biases it.
-        runs = [
-            RunOutcome(*(r.method, r.rank, r.alpha, r.scale, r.lr, r.seed, r.status), (r.loss or 0) + 5)
-            if (r.alpha, r.lr) == (8.0, 1e-4)
-            else r
-            for r in runs
-        ]
-        (found,) = compare_routes(make_cells(runs))
-        claims += found.verdict in {"alpha_better", "lr_better"}
-    assert claims <= stats.binom.ppf(0.9995, 300, 0.05)
-
-
-def test_a_route_that_ends_at_its_best_says_so() -> None:
-    grid = routes(0.9, 1.0, spread=0.01)
-    (inside,) = compare_routes(grid)
-    (cut,) = compare_routes([cell for cell in grid if cell.lr <= 4e-4])
-    (both,) = compare_routes([cell for cell in grid if cell.lr <= 4e-4 and (cell.alpha or 0) <= 32])
-    assert "extend the grid" not in inside.reason
-    assert cut.reason.endswith("the largest η measured is the best: extend the grid")
-    assert "the largest α and η measured are the best" in both.reason
-
-
-def test_one_seed_or_one_alpha_is_not_enough() -> None:
-    (one_seed,) = compare_routes(routes(1.0, 1.0, spread=0.0, seeds=1))
-    assert one_seed.verdict == "not_enough_data"
-    assert "1 seed in common" in one_seed.reason
-    (one_alpha,) = compare_routes([c for c in routes(1.0, 1.0, spread=0.0) if c.alpha == 8.0])
-    assert "at least two α" in one_alpha.reason
 
 
 def test_rules_cost_what_was_measured_and_nothing_else() -> None:
@@ -127,17 +43,6 @@ def test_a_loss_of_zero_costs_a_share_of_the_range() -> None:
     assert costs["α = 32"].cost == 0.0
     assert (costs["α = 2r"].cost, costs["α = 2r"].excess) == (0.5, 0.25)
     assert costs["α = 2r"].share_of == "of eval_loss's range over the sweep"
-
-
-def test_two_routes_to_a_loss_of_zero_are_equivalent() -> None:
-    outcomes = [
-        RunOutcome("lora", 4, alpha, alpha / 4, lr, seed, "finished", 0.0 if alpha * lr > 0.05 else 0.5)
-        for alpha in (4.0, 64.0)
-        for lr in (LR, 16 * LR)
-        for seed in range(3)
-    ]
-    (verdict,) = compare_routes(make_cells(outcomes))
-    assert (verdict.verdict, verdict.difference) == ("equivalent", 0.0)
 
 
 def test_the_rival_that_planted_the_law_wins() -> None:
