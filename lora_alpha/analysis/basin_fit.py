@@ -144,8 +144,8 @@ def _start(curves: Sequence[Curve]) -> Belief:
     """Smoothed best cells, and rises by a parabola about them."""
     centres, depths = [], []
     for curve in curves:
-        level = curve.y - np.nanmean(curve.y, axis=1, keepdims=True)
-        mean = np.nanmean(level, axis=0)
+        runs = curve.y[np.isfinite(curve.y).any(axis=1)]
+        mean = np.nanmean(runs - np.nanmean(runs, axis=1, keepdims=True), axis=0)
         padded = np.concatenate([mean[:1], mean, mean[-1:]])
         centre = float(curve.x[np.argmin(np.convolve(padded, [0.25, 0.5, 0.25], "valid"))])
         centres.append(centre)
