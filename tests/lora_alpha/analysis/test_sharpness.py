@@ -89,10 +89,10 @@ def test_best_rates_meet_the_sharpness_they_belong_to():
     probes = [probe("lora", 3 * alpha, alpha=alpha) for alpha in (8.0, 32.0, 128.0, 512.0)]
     rates = rates_at_sharpness(probes, optima)
     assert [(rate.alpha, rate.lambda_max) for rate in rates] == [(8, 24), (32, 96), (128, 384)]
-    assert rate_exponent(rates) == pytest.approx(1.0)
+    assert rate_exponent(rates) == pytest.approx(1.0, abs=1e-3)
     assert rate_exponent(rates[:2]) is None
     assert rate_exponent([*rates[:2], replace(rates[2], censored="high_edge")]) is None
-    assert rate_exponent([*rates[:2], replace(rates[2], censored="cliff")]) == pytest.approx(1.0)
+    assert rate_exponent([*rates[:2], replace(rates[2], censored="cliff")]) == pytest.approx(1.0, abs=1e-3)
     assert rates_at_sharpness([], optima) == []
 
 
