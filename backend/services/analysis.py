@@ -15,7 +15,7 @@ from lora_alpha.analysis.cells import Cell, constant_alpha
 from lora_alpha.analysis.collapse import CollapseFit, CollapseScore
 from lora_alpha.analysis.collapse_verdict import find_collapse, overall_collapse
 from lora_alpha.analysis.equivalence import compare_routes
-from lora_alpha.analysis.law import fit_laws, no_law_reasons
+from lora_alpha.analysis.law import fit_laws, no_law_reasons, nothing_measured
 from lora_alpha.analysis.optimum import Target
 from lora_alpha.analysis.overall import overall_verdict
 from lora_alpha.analysis.recommend import recommend as recommend_alpha
@@ -83,7 +83,7 @@ def collapse(store: Store, sweep_id: str, reading: Reading) -> Collapse:
         **_said(sweep_id, reading, read),
         verdict=overall_collapse(fits),
         items=items,
-        reasons=[*([] if items else ["no cell of this sweep has finished yet"]), *_moving(found)],
+        reasons=[*([] if items else [nothing_measured(found)]), *_moving(found)],
         fits=fits,
     )
 

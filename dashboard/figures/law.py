@@ -52,7 +52,7 @@ def law_figure(
     for index, law in enumerate(drawn):
         colour = CATEGORICAL[index % len(CATEGORICAL)]
         name = names[index] if index < len(names) else law_name(law, drawn)
-        shift = 2.0 ** (0.09 * (index - (len(drawn) - 1) / 2)) if crowded else 1.0
+        shift = 2.0 ** (min(0.09, 0.24 / len(drawn)) * (index - (len(drawn) - 1) / 2)) if crowded else 1.0
         own = _band(law, colour, name, band=not crowded)
         own += [] if crowded else [_basins(law.optima, colour)]
         own += _points(law, colour, SYMBOLS[index % len(SYMBOLS)], name, theme, shift=shift)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lora_alpha.analysis.cells import Cell, best_cell, constant_alpha
+from lora_alpha.analysis.law import nothing_measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ def no_bound_reasons(cells: Sequence[Cell]) -> list[str]:
     """Why no α can be chosen under a bound at all; empty if one can."""
     measured = [cell for cell in cells if cell.measured]
     if not measured:
-        return ["no cell of this sweep has finished yet"]
+        return [nothing_measured(cells)]
     if all(cell.forgetting is None for cell in measured):
         return ["forgetting was not recorded in this sweep: record forgetting_loss to bound it"]
     return []

@@ -149,22 +149,36 @@ def verdict_on_half(fit: LawFit | None, reasons: Sequence[str], *, num_seeds: in
     """What a fit says of "α* grows as √r", in one sentence, with what weakens it."""
     if fit is None:
         return "No law could be fitted: " + "; ".join(reasons)
-    interval = f"p = {fit.exponent:.2f}, 95 % interval {fit.exponent_low:.2f} to {fit.exponent_high:.2f}"
+    digits = 2 if fit.exponent_high - fit.exponent_low >= 0.02 else 3
+    low, high = f"{fit.exponent_low:.{digits}f}", f"{fit.exponent_high:.{digits}f}"
+    interval = f"p = {fit.exponent:.{digits}f}, 95 % interval {low} to {high}"
     if num_seeds < 2:
         return (
             f"{interval} by the scatter of one seed's losses about their curves: what another seed would "
             f"move is not in it, so that it cannot support or contradict {HALF}."
         )
-    bend = ""
     if fit.bends and fit.bend is not None:
         way = "ever faster" if fit.bend > 0 else "ever slower"
-        bend = f" But α* grows {way} with rank: no single power law describes these optima."
+        return (
+            f"α* grows {way} with rank: no single power law describes these optima. The straight line through "
+            f"them has {interval}."
+        )
     within = {name: p for name, p in CANDIDATES.items() if fit.exponent_low <= p <= fit.exponent_high}
     if HALF not in within:
-        return f"{interval}: this sweep contradicts {HALF}.{bend}"
-    also = " and ".join(name.removeprefix("p = ") for name in within if name != HALF)
-    caveat = f"; but it also contains p = {also}: too wide to decide" if also else ""
-    return f"{interval}: consistent with √r on this sweep{caveat}.{bend}"
+        return f"{interval}: this sweep contradicts {HALF}."
+    also = " and ".join(name for name in within if name != HALF)
+    if also:
+        return f"{interval}: too wide to decide, {also} lies in it as well as {HALF}."
+    return f"{interval}: consistent with √r on this sweep."
+
+
+def nothing_measured(cells: Sequence[Cell]) -> str:
+    """Why no cell can be an optimum: to wait for, or to do something about."""
+    if any(cell.num_pending for cell in cells) or not cells:
+        return "no cell of this sweep has finished yet"
+    if any(cell.num_diverged for cell in cells):
+        return "every cell of this sweep has a diverged run: lower α or η"
+    return "no run of this sweep has a value to choose α by"
 
 
 def no_law_reasons(cells: Sequence[Cell], laws: Sequence[Law], *, target: Target) -> list[str]:
@@ -174,7 +188,7 @@ def no_law_reasons(cells: Sequence[Cell], laws: Sequence[Law], *, target: Target
     if cells and not constant_alpha(cells):
         return ["α moves during training in every cell: a law is about constant α"]
     if not any(cell.measured for cell in cells):
-        return ["no cell of this sweep has finished yet"]
+        return [nothing_measured(cells)]
     axis = "α" if target == "alpha" else "η"
     return [f"no rank has three values of {axis} yet: an optimum needs at least three"]
 
@@ -183,7 +197,7 @@ def _reasons(num_inside: int, optima: Sequence[Optimum]) -> list[str]:
     reasons = []
     if len(optima) < MIN_RANKS:
         reasons.append(f"{len(optima)} ranks have an optimum: a law needs at least {MIN_RANKS}")
-    if num_inside < 2:
+    if num_inside < min(2, len(optima)) or (num_inside < 2 and len(optima) >= MIN_RANKS):
         reasons.append(
             f"{num_inside} of {len(optima)} optima lie inside the grid: a law needs at least 2. "
             "Extend the α grid beyond its edges"

@@ -67,7 +67,7 @@ class LawFit:
         coefficient_high: Upper end.
         scatter_octaves: How far the optima lie from the law, root mean square.
         bend: Quadratic term of log₂ α* in log₂ r: 0 for a power law, above 0 where α* grows ever faster.
-            None with fewer than five optima inside the grid or with one beyond it.
+            None with fewer than five optima or with one at an edge or a cliff.
         bend_low: Lower end of its 95 % interval.
         bend_high: Upper end.
         line: The law as a line.
@@ -114,7 +114,7 @@ def fit_power_law(located: Sequence[Located]) -> LawFit:
     residual = values - line.at(x)[0]
     bend: tuple[float | None, ...] = (None, None, None)
     bent = None
-    if len(inside) >= MIN_RANKS_FOR_BEND and not beyond:
+    if len(inside) >= MIN_RANKS_FOR_BEND and not any(item.optimum.censored for item in located):
         curves, weights = _draws(inside, beyond, degree=2)
         bent = _trend(curves, weights)
         bend = (bent.coefficients[2], *(float(_quantile(curves, weights, end)[2]) for end in ENDS))

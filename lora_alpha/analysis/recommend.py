@@ -9,7 +9,7 @@ from typing import Literal
 
 from lora_alpha.analysis.cells import MIN_SEEDS, Cell
 from lora_alpha.analysis.curves import CurveDraws
-from lora_alpha.analysis.law import Law
+from lora_alpha.analysis.law import Law, nothing_measured
 from lora_alpha.analysis.lr_transfer import LRTransfer, lr_transfer
 from lora_alpha.analysis.optimum import Optimum, curves_of, locate
 from lora_alpha.analysis.rules import RULES, RuleCost, alpha_costs
@@ -175,7 +175,7 @@ def _nearest_law(laws: Sequence[Law], cells: Sequence[Cell], lr: float | None) -
     if not usable:
         if any(cell.measured for cell in cells):
             raise FitError("no rank has three values of α: an optimum needs at least three, extend the grid")
-        raise FitError("no cell of this sweep has finished: wait for runs, then ask again")
+        raise FitError(nothing_measured(cells))
     wanted = lr if lr is not None else usable[0].fixed
     law = min(usable, key=lambda item: (abs(math.log(item.fixed / wanted)), item.method != LORA.name))
     if not 1 / MAX_LR_FACTOR <= law.fixed / wanted <= MAX_LR_FACTOR:
