@@ -12,7 +12,7 @@ import numpy as np
 
 from lora_alpha.analysis.cells import Cell, constant_alpha
 from lora_alpha.analysis.law import HALF, MIN_RANKS, Law, fit_laws, no_law_reasons
-from lora_alpha.analysis.optimum import Target
+from lora_alpha.analysis.optimum import Target, curves_of
 
 MAX_STEPS = 16  # at which laws are fitted unless others are named: a fit may cost a tenth of a second
 FLAT = 0.1  # a change of p that moves α* by less than half an octave over a factor of 16 in rank
@@ -183,19 +183,20 @@ def laws_over_horizon(
     >>> [round(abs(point.exponent), 1) for point in horizon.points], horizon.trend
     ([0.0, 1.0], 'rises')
     """
+    if not cells_at:
+        return []
     # Curves of so few ranks that no step can have a law are fitted once, for what they lack.
     last = max(cells_at)
-    found = {last: fit_laws(cells_at[last], target=target)}
-    able = {_law_key(law) for law in found[last] if law.num_ranks >= MIN_RANKS}
+    groups = curves_of(constant_alpha(cells_at[last]), target=target)
+    able = {key for key, curves in groups.items() if len(curves) >= MIN_RANKS}
+    found = {}
     for step, cells in sorted(cells_at.items()):
-        if step != last:
-            constant = constant_alpha(cells)
-            own = [cell for cell in constant if cell.rank is not None and _key(cell, target) in able]
-            found[step] = fit_laws(own, target=target)
+        own = [cell for cell in constant_alpha(cells) if cell.rank is not None and _key(cell, target) in able]
+        found[step] = fit_laws(cells if step == last else own, target=target)
     by_key: dict[LawKey, dict[int, Law]] = {}
     for step, laws in found.items():
         for law in laws:
-            by_key.setdefault(_law_key(law), {})[step] = law
+            by_key.setdefault((law.method, law.lr_ratio, law.fixed), {})[step] = law
     return [_horizon(key, laws, cells_at, training, target=target) for key, laws in sorted(by_key.items())]
 
 
@@ -251,10 +252,6 @@ def _horizon(
         crosses_to=crossing[1] if crossing else None,
         verdict=_verdict(points, readings, change, trend, crossing, first, training),
     )
-
-
-def _law_key(law: Law) -> LawKey:
-    return law.method, law.lr_ratio, law.fixed
 
 
 def _key(cell: Cell, target: Target) -> LawKey:

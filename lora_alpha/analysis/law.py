@@ -160,15 +160,15 @@ def verdict_on_half(fit: LawFit | None, reasons: Sequence[str], *, num_seeds: in
     if fit.bends and fit.bend is not None:
         way = "ever faster" if fit.bend > 0 else "ever slower"
         return (
-            f"α* grows {way} with rank: no single power law describes these optima. The straight line through "
-            f"them has {interval}."
+            f"α* grows {way} with rank: no single power law describes these optima. "
+            f"The straight line through them has {interval}."
         )
     within = {name: p for name, p in CANDIDATES.items() if fit.exponent_low <= p <= fit.exponent_high}
     if HALF not in within:
         return f"{interval}: this sweep contradicts {HALF}."
     also = " and ".join(name for name in within if name != HALF)
     if also:
-        return f"{interval}: too wide to decide, {also} lies in it as well as {HALF}."
+        return f"{interval}: too wide to decide, it contains {also} as well as {HALF}."
     return f"{interval}: consistent with √r on this sweep."
 
 

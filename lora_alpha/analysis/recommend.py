@@ -175,7 +175,8 @@ def _nearest_law(laws: Sequence[Law], cells: Sequence[Cell], lr: float | None) -
     if not usable:
         if any(cell.measured for cell in cells):
             raise FitError("no rank has three values of α: an optimum needs at least three, extend the grid")
-        raise FitError(nothing_measured(cells))
+        waiting = not cells or any(cell.num_pending for cell in cells)
+        raise FitError(nothing_measured(cells) + (": wait for runs, then ask again" if waiting else ""))
     wanted = lr if lr is not None else usable[0].fixed
     law = min(usable, key=lambda item: (abs(math.log(item.fixed / wanted)), item.method != LORA.name))
     if not 1 / MAX_LR_FACTOR <= law.fixed / wanted <= MAX_LR_FACTOR:

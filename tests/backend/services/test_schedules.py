@@ -70,7 +70,7 @@ def test_a_law_of_alpha_is_about_constant_alpha(store: Store, sweep: Sweep, work
     assert analysis.recommend(store, sweep.id, rank=4, lr=None).num_supporting_runs <= 30
     cells = analysis.cells(store, sweep.id, Reading()).cells
     assert [cell.alpha_schedule for cell in cells] == [
-        n for n in ("constant", HOLD.label, RAMP.label) for _ in range(8)
+        n for n in ("constant", HOLD.label, RAMP.label) for _ in range(10)
     ]
     assert all(cell.n == 3 for cell in cells)
 

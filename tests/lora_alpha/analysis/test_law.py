@@ -74,14 +74,14 @@ def test_rules_and_rivals_are_about_alpha() -> None:
         ({}, "p = 0.50, 95 % interval 0.40 to 0.60: consistent with √r on this sweep."),
         (
             {"exponent_low": 0.5, "exponent_high": 0.5},
-            "p = 0.50, 95 % interval 0.50 to 0.50: consistent with √r on this sweep.",
+            "p = 0.500, 95 % interval 0.500 to 0.500: consistent with √r on this sweep.",
         ),
         ({"exponent_low": 0.51}, "p = 0.50, 95 % interval 0.51 to 0.60: this sweep contradicts p = 1/2."),
         ({"exponent_high": 0.49}, "p = 0.50, 95 % interval 0.40 to 0.49: this sweep contradicts p = 1/2."),
         (
             {"exponent_low": -0.1, "exponent_high": 1.1},
-            "p = 0.50, 95 % interval -0.10 to 1.10: consistent with √r on this sweep; "
-            "but it also contains p = 0 and 1: too wide to decide.",
+            "p = 0.50, 95 % interval -0.10 to 1.10: too wide to decide, "
+            "it contains p = 0 and p = 1 as well as p = 1/2.",
         ),
         (
             {"bend": 0.1, "bend_low": -0.05, "bend_high": 0.25},
@@ -89,13 +89,13 @@ def test_rules_and_rivals_are_about_alpha() -> None:
         ),
         (
             {"bend": 0.1, "bend_low": 0.05, "bend_high": 0.15},
-            "p = 0.50, 95 % interval 0.40 to 0.60: consistent with √r on this sweep. "
-            "But α* grows ever faster with rank: no single power law describes these optima.",
+            "α* grows ever faster with rank: no single power law describes these optima. "
+            "The straight line through them has p = 0.50, 95 % interval 0.40 to 0.60.",
         ),
         (
             {"bend": -0.1, "bend_low": -0.15, "bend_high": -0.05, "exponent_low": 0.51},
-            "p = 0.50, 95 % interval 0.51 to 0.60: this sweep contradicts p = 1/2. "
-            "But α* grows ever slower with rank: no single power law describes these optima.",
+            "α* grows ever slower with rank: no single power law describes these optima. "
+            "The straight line through them has p = 0.50, 95 % interval 0.51 to 0.60.",
         ),
     ],
 )
