@@ -117,15 +117,17 @@ def fit_basins(curves: Sequence[Curve], rng: np.random.Generator) -> Fitted:
     """
     belief = _start(curves)
     fits: list[CurveFit] = []
+    settings = Settings(*(np.empty(0) for _ in range(3)))
     for step in range(len(POSITIONS)):
         windows = [
             _window(curve, belief, row, _positions(curve, belief, row, step))
             for row, curve in enumerate(curves)
         ]
+        before = settings
         settings = _settings(windows, belief.depths, screening=step == 0)
         rises = [_rise_of_cells(window, belief, row) for row, window in enumerate(windows)]
         if step == len(POSITIONS) - 1:
-            belief = _with_variants(belief, windows, fits, settings, rises, rng)
+            belief = _with_variants(belief, windows, fits, before, rises, rng)
         fits = [
             _fit(window, rise, float(depth), settings, belief.table)
             for window, rise, depth in zip(windows, rises, belief.depths, strict=True)
@@ -291,7 +293,7 @@ def _with_variants(
     rises: Sequence[Array],
     rng: np.random.Generator,
 ) -> Belief:
-    """The shapes believed in, and variants of the best of them; ``fits`` are those of the pass before."""
+    """The shapes believed in, and variants of the best; ``fits`` and ``settings`` are the pass before's."""
     by_shape = belief.weights.sum(0)
     parents = np.argsort(-by_shape, kind="stable")[:NUM_PARENTS]
     tables, priors = [belief.table], [belief.log_prior]

@@ -212,3 +212,12 @@ def test_an_asymmetric_basin_is_covered() -> None:
             low, _, high = ends(curve.where)
             covered += bool(low <= truth <= high)
     assert covered >= 5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_degrees_of_freedom_may_pass_the_limit_between_two_passes(seed: int) -> None:
+    """Nine cells in the window know the variance well enough, eight do not; the window follows the minimum."""
+    x = np.arange(16) * 0.75
+    noise = np.random.default_rng(seed).normal(0, 0.05, (5, 16))
+    (curve,) = fit_surface([Curve(x, 0.05 * (x - 5.6) ** 2 + noise)]).curves
+    assert abs(np.median(curve.where) - 5.6) < 1
