@@ -216,7 +216,7 @@ def test_an_asymmetric_basin_is_covered() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_degrees_of_freedom_may_pass_the_limit_between_two_passes(seed: int) -> None:
-    """Nine cells in the window know the variance well enough, eight do not; the window follows the minimum."""
+    """Nine cells in the window know the variance well enough, eight do not; it follows the minimum."""
     x = np.arange(16) * 0.75
     noise = np.random.default_rng(seed).normal(0, 0.05, (5, 16))
     (curve,) = fit_surface([Curve(x, 0.05 * (x - 5.6) ** 2 + noise)]).curves
