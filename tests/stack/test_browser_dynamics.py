@@ -88,7 +88,7 @@ def test_identical_curves_are_pointed_out(page, stack, sweep):
 
 def test_both_routes_show_their_losses_and_the_divergence(page, stack, sweep):
     page.goto(f"{stack.address}/dynamics?sweep={sweep}&tab=routes")
-    page.get_by_text("α × k: lowest loss").wait_for()
+    page.get_by_text("α × k: best eval_loss").wait_for()
     page.get_by_text("first divergence at k = 8000").wait_for()
     expect(page.get_by_role("textbox", name="Base configuration")).to_have_value("lora, r 2, α 8, η 0.001")
     assert lines(page, "dynamics-routes") >= 5

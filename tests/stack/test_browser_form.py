@@ -98,12 +98,13 @@ def test_a_models_sweep_is_submitted_only_after_its_check_and_gives_cells(page, 
         ("Ranks r", "1, 2, 4"),
         ("α", "4, 16, 64"),
         ("Seeds", "0"),
-        ("Evaluate every", "5"),
         ("Steps", "10"),
+        ("Evaluate every", "5"),
     ):
         field = page.get_by_label(label, exact=True)
         field.fill(text)
         field.blur()
+    page.wait_for_timeout(600)  # what is typed counts after a pause
     page.get_by_text("9", exact=True).wait_for()
     expect(page.get_by_role("button", name="Submit sweep")).to_be_enabled()
     page.get_by_role("button", name="Submit sweep").click()
