@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lora_alpha.analysis.curves import Curve
 from lora_alpha.analysis.noise import Contrasts, contrasts
 from lora_alpha.analysis.shapes import shape_table, shape_values
-from lora_alpha.analysis.variants import Placed, variants
+from lora_alpha.analysis.variants import AT_MINIMUM, Placed, matern, variants
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -29,7 +29,6 @@ BEYOND = 4.0  # octaves outside the cells in which a minimum is looked for
 # Standard deviation of the departures, as a share of the rise; and how likely each is beforehand.
 DEPARTURES = np.array([0.0, 0.02, 0.05, 0.1, 0.2, 0.4])
 DEPARTURE_PRIOR = np.array([0.1, 0.1, 0.3, 0.3, 0.15, 0.05])
-AT_MINIMUM = 0.1  # departures there, as a share of the rise one octave off
 MIN_NOISE = 0.01  # runs are never taken as more exact than this share of the rise one octave off
 ENOUGH_FREEDOM = 30  # degrees of freedom from which the variance counts as known
 SEARCH_STEP = 1 / 8  # octaves between positions in the first pass
@@ -151,7 +150,7 @@ def _start(curves: Sequence[Curve]) -> Belief:
         padded = np.concatenate([mean[:1], mean, mean[-1:]])
         centre = float(curve.x[np.argmin(np.convolve(padded, [0.25, 0.5, 0.25], "valid"))])
         centres.append(centre)
-        near = np.argsort(np.abs(curve.x - centre), kind="stable")[: max(MIN_CELLS, 2)]
+        near = np.argsort(np.abs(curve.x - centre), kind="stable")[:MIN_CELLS]
         z = curve.x[near] - centre
         depths.append(float(np.polyfit(z, mean[near], 2)[0]))
     usual = max(float(np.median(depths)), 1e-12, 1e-3 * max(float(np.nanstd(curve.y)) for curve in curves))
@@ -227,9 +226,8 @@ def _rise_of_cells(window: Window, belief: Belief, row: int) -> Array:
 
 def departure_covariance(x: Array, rise: Array, depth: float) -> Array:
     """Of a departure of size 1 at ``x``: Matérn 5/2 with a length of one octave, times the rise."""
-    away = math.sqrt(5) * np.abs(x[:, None] - x[None, :])
     size = depth * (AT_MINIMUM + rise)
-    covariance: Array = (1 + away + away**2 / 3) * np.exp(-away) * np.outer(size, size)
+    covariance: Array = matern(x[:, None] - x[None, :]) * np.outer(size, size)
     return covariance
 
 

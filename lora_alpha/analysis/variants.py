@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 KNOTS = np.arange(-3.0, 3.01, 0.75)  # octaves from the minimum where a variant is free
 SIZE = 0.15  # standard deviation of a variant, as a share of the rise
-FLOOR = 0.1  # at the minimum, as a share of the rise one octave off
+AT_MINIMUM = 0.1  # of departures there, as a share of the rise one octave off
 STEPS = 5
 WIDER = 1.05  # variants are drawn from a posterior this much wider than its Gaussian
 
@@ -38,7 +38,7 @@ class Placed:
 def variants(
     shape: Array, curves: Sequence[Placed], rng: np.random.Generator, num: int
 ) -> tuple[Array, Array]:
-    """Variants g + (g + FLOOR)·δ of a shape that suit all ``curves``, δ a smooth function of z = log₂(α/α*).
+    """Variants g + (g + AT_MINIMUM)·δ of a shape that suit all ``curves``, δ smooth over z = log₂(α/α*).
 
     Positions, depths and δ are fitted together by Gauss-Newton; variants are drawn from the posterior of δ.
 
@@ -51,7 +51,7 @@ def variants(
     Returns:
         The variants (T, num), and the log-prior of each (num,) in units of their shape's.
     """
-    table = np.concatenate([shape[:, None], (shape[:, None] + FLOOR) * _functions()], axis=1)
+    table = np.concatenate([shape[:, None], (shape[:, None] + AT_MINIMUM) * _functions()], axis=1)
     weights, deviation, directions = _posterior(table, curves)
     noise = rng.standard_normal((len(weights), num))
     drawn = weights[:, None] + WIDER * directions @ (deviation[:, None] * noise)
@@ -65,16 +65,17 @@ def variants(
 @cache
 def _functions() -> Array:
     """δ is a weighted sum of these with independent standard normal weights: (T, len(KNOTS))."""
-    covariance = _matern(KNOTS[:, None] - KNOTS[None, :])
+    covariance = matern(KNOTS[:, None] - KNOTS[None, :])
     root = np.linalg.cholesky(covariance + 1e-9 * np.eye(len(KNOTS)))
-    functions: Array = np.linalg.solve(root, _matern(KNOTS[:, None] - positions()[None, :])).T
+    functions: Array = np.linalg.solve(root, matern(KNOTS[:, None] - positions()[None, :])).T
     return functions
 
 
-def _matern(distance: Array) -> Array:
-    away = np.sqrt(5.0) * np.abs(distance)
-    covariance: Array = (1 + away + away**2 / 3) * np.exp(-away)
-    return covariance
+def matern(distance: Array) -> Array:
+    """The Matérn 5/2 correlation over a ``distance`` in octaves, its length one octave."""
+    away = math.sqrt(5) * np.abs(distance)
+    correlation: Array = (1 + away + away**2 / 3) * np.exp(-away)
+    return correlation
 
 
 def _posterior(table: Array, curves: Sequence[Placed]) -> tuple[Array, Array, Array]:

@@ -7,7 +7,7 @@ import pytest
 
 from lora_alpha.analysis.noise import contrasts
 from lora_alpha.analysis.shapes import REACH, STEP, positions, shape_of_draw, shape_table, shape_values
-from lora_alpha.analysis.variants import FLOOR, Placed, variants
+from lora_alpha.analysis.variants import AT_MINIMUM, Placed, variants
 
 Z = positions()
 X = np.arange(-3.0, 3.6, 0.5)
@@ -69,7 +69,7 @@ def test_variants_of_the_true_shape_are_that_shape() -> None:
 
 def test_a_change_of_shape_that_all_curves_have_is_found() -> None:
     parent = Z**2
-    truth = parent + (parent + FLOOR) * 0.2 * np.tanh(Z)
+    truth = parent + (parent + AT_MINIMUM) * 0.2 * np.tanh(Z)
     curves = placed(truth, 0.05)
 
     def missed(shape: np.ndarray) -> float:
