@@ -54,9 +54,9 @@ class Optimum:
         bound_high: High end or None.
         num_seeds: Seeds in the best cell.
         num_diverged: Diverged runs on the curve.
-        basin_low_from: Lower end of the 95 % interval of ``basin_low``; None where that end is open.
+        basin_low_from: Lower end of the 95 % interval of ``basin_low``; None where it lies beyond the cells.
         basin_low_to: Upper end of it.
-        basin_high_from: Lower end of the 95 % interval of ``basin_high``; None where that end is open.
+        basin_high_from: Lower end of the 95 % interval of ``basin_high``; None where it lies beyond them.
         basin_high_to: Upper end of it.
     """
 
@@ -310,23 +310,24 @@ def _basin(
     if draws is None:
         here = float(x[best])
         return _Basin(here, here, True, True)
-    low, low_ends = _basin_end(draws, -1, tolerance, float(x[first]))
-    high, high_ends = _basin_end(draws, 1, tolerance, float(x[last - 1]))
+    cells = (float(x[first]), float(x[last - 1]))
+    low, low_ends = _basin_end(draws, -1, tolerance, cells)
+    high, high_ends = _basin_end(draws, 1, tolerance, cells)
     return _Basin(
-        low=min(max(low, float(x[first])), value),
-        high=max(min(high, float(x[last - 1])), value),
-        open_low=low_ends is None,
-        open_high=high_ends is None,
+        low=min(max(low, cells[0]), value),
+        high=max(min(high, cells[1]), value),
+        open_low=low < cells[0],
+        open_high=high > cells[1],
         low_ends=low_ends,
         high_ends=high_ends,
     )
 
 
 def _basin_end(
-    draws: CurveDraws, way: int, tolerance: Array, edge: float
+    draws: CurveDraws, way: int, tolerance: Array, cells: tuple[float, float]
 ) -> tuple[float, tuple[float, float] | None]:
     """The median end of the basin on one side with its interval; none where it lies beyond the cells."""
-    ends = draws.reaches(tolerance, way=way)
-    low, middle, high = (float(end) for end in np.quantile(ends, [ENDS[0], 0.5, ENDS[1]]))
-    beyond = middle < edge if way < 0 else middle > edge
-    return middle, None if beyond else (low, high)
+    low, middle, high = (
+        float(end) for end in np.quantile(draws.reaches(tolerance, way=way), [ENDS[0], 0.5, ENDS[1]])
+    )
+    return middle, (low, high) if cells[0] <= middle <= cells[1] else None
