@@ -26,8 +26,8 @@ from backend.store.tables import ProbeRow, RunRow, SweepRow
 from lora_alpha.analysis.bounded import bounded_optima
 from lora_alpha.analysis.cells import constant_alpha
 from lora_alpha.analysis.equivalence import compare_routes
-from lora_alpha.analysis.law import fit_laws
-from lora_alpha.analysis.recommend import curve_draws, recommend
+from lora_alpha.analysis.law import fit_laws, fit_laws_and_draws
+from lora_alpha.analysis.recommend import recommend
 from lora_alpha.errors import FitError
 from lora_alpha.wire.analysis import CollapseFit, CollapseScore, Target
 from lora_alpha.wire.client import CsvKind
@@ -403,10 +403,9 @@ def _advice_rows(store: Store, asked: Asked) -> Iterator[Row]:
     for sweep, read in _reads(store, asked):
         said = {"sweep": sweep, "metric": read.metric, "reading": asked.reading}
         found = constant_alpha(read.cells)
-        laws = fit_laws(found)
+        laws, draws = fit_laws_and_draws(found)
         for law in laws:
             beside = [one for one in laws if (one.method, one.lr_ratio) == (law.method, law.lr_ratio)]
-            draws = curve_draws(law, found)
             for optimum in law.optima:
                 row = {**said, "law": law, "optimum": optimum, "advice": None, "reason": None}
                 try:

@@ -15,7 +15,7 @@ from lora_alpha.analysis.cells import Cell, constant_alpha
 from lora_alpha.analysis.collapse import CollapseFit, CollapseScore
 from lora_alpha.analysis.collapse_verdict import find_collapse, overall_collapse
 from lora_alpha.analysis.equivalence import compare_routes
-from lora_alpha.analysis.law import fit_laws, no_law_reasons, nothing_measured
+from lora_alpha.analysis.law import fit_laws, fit_laws_and_draws, no_law_reasons, nothing_measured
 from lora_alpha.analysis.optimum import Target
 from lora_alpha.analysis.overall import overall_verdict
 from lora_alpha.analysis.recommend import recommend as recommend_alpha
@@ -142,7 +142,8 @@ def recommend(
         recipe = sweep_recipe(find_sweep(session, sweep_id).spec)
         read = read_sweep(session, sweep_id, reading)
     found = constant_alpha(read.cells)
-    answer = recommend_alpha(fit_laws(found), found, rank=rank, lr=lr, recipe=recipe)
+    laws, draws = fit_laws_and_draws(found)
+    answer = recommend_alpha(laws, found, rank=rank, lr=lr, recipe=recipe, draws=draws)
     notes, within = list(read.notes), None
     if max_forgetting is not None:
         items = bounded_optima(found, max_forgetting=max_forgetting)

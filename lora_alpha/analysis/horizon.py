@@ -12,13 +12,12 @@ import numpy as np
 
 from lora_alpha.analysis.cells import Cell, constant_alpha
 from lora_alpha.analysis.law import HALF, MIN_RANKS, Law, fit_laws, no_law_reasons
-from lora_alpha.analysis.optimum import Target, curves_of
+from lora_alpha.analysis.optimum import CurveKey, Target, curves_of
 
 MAX_STEPS = 16  # at which laws are fitted unless others are named: a fit may cost a tenth of a second
 FLAT = 0.1  # a change of p that moves α* by less than half an octave over a factor of 16 in rank
 
 Trend = Literal["rises", "falls", "flat", "undecided"]
-LawKey = tuple[str, float, float]
 
 
 @dataclass(frozen=True)
@@ -193,10 +192,10 @@ def laws_over_horizon(
     for step, cells in sorted(cells_at.items()):
         own = [cell for cell in constant_alpha(cells) if cell.rank is not None and _key(cell, target) in able]
         found[step] = fit_laws(cells if step == last else own, target=target)
-    by_key: dict[LawKey, dict[int, Law]] = {}
+    by_key: dict[CurveKey, dict[int, Law]] = {}
     for step, laws in found.items():
         for law in laws:
-            by_key.setdefault((law.method, law.lr_ratio, law.fixed), {})[step] = law
+            by_key.setdefault(law.key, {})[step] = law
     return [_horizon(key, laws, cells_at, training, target=target) for key, laws in sorted(by_key.items())]
 
 
@@ -214,7 +213,7 @@ def no_horizon_reasons(
 
 
 def _horizon(
-    key: LawKey,
+    key: CurveKey,
     laws: Mapping[int, Law],
     cells_at: Mapping[int, Sequence[Cell]],
     training: Training,
@@ -254,7 +253,7 @@ def _horizon(
     )
 
 
-def _key(cell: Cell, target: Target) -> LawKey:
+def _key(cell: Cell, target: Target) -> CurveKey:
     return cell.method, cell.lr_ratio, cell.lr if target == "alpha" else (cell.alpha or 0.0)
 
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_alpha.analysis.cells import Cell, constant_alpha
-from lora_alpha.analysis.optimum import Located, Optimum, Target, curves_of, locate
+from lora_alpha.analysis.curves import CurveDraws
+from lora_alpha.analysis.optimum import CurveKey, Located, Optimum, Target, curves_of, locate
 from lora_alpha.analysis.power_law import CANDIDATES, LawFit, ModelScore, compare_exponents, fit_power_law
 from lora_alpha.analysis.rules import RivalScore, RuleCost, rival_scores, rule_costs
+
+LawDraws = dict[CurveKey, dict[int, CurveDraws | None]]  # law → rank → draws of its curve
 
 MIN_RANKS = 3
 LOPSIDED = 3.0  # how much steeper one side has to be for a caveat
@@ -66,18 +69,27 @@ class Law:
         """The lr of the law, or its α for target ``lr``."""
         return self.optima[0].fixed
 
+    @property
+    def key(self) -> CurveKey:
+        """What tells the law from the others of its sweep and target."""
+        return self.method, self.lr_ratio, self.fixed
+
 
 def fit_laws(cells: Sequence[Cell], *, target: Target = "alpha") -> list[Law]:
     """The laws of a sweep: one for each (method, lr_ratio, lr), or for each α with target ``lr``.
 
     Cells whose α moves during training are left out.
     """
+    return fit_laws_and_draws(cells, target=target)[0]
+
+
+def fit_laws_and_draws(cells: Sequence[Cell], *, target: Target = "alpha") -> tuple[list[Law], LawDraws]:
+    """``fit_laws``, and the draws of the curves that they rest on."""
     cells = constant_alpha(cells)
-    return [
-        fit_law(located, cells)
-        for curves in curves_of(cells, target=target).values()
-        if (located := locate(curves, target=target))
-    ]
+    groups = {key: locate(curves, target=target) for key, curves in curves_of(cells, target=target).items()}
+    groups = {key: located for key, located in groups.items() if located}
+    draws = {key: {item.optimum.rank: item.draws for item in located} for key, located in groups.items()}
+    return [fit_law(located, cells) for located in groups.values()], draws
 
 
 def fit_law(located: Sequence[Located], cells: Sequence[Cell] = ()) -> Law:
@@ -88,7 +100,7 @@ def fit_law(located: Sequence[Located], cells: Sequence[Cell] = ()) -> Law:
         cells: What common rules are judged on.
     """
     optima = [item.optimum for item in located]
-    inside = [item for item in located if item.draws is not None and not item.optimum.at_edge]
+    inside = [item for item in located if item.inside]
     reasons = _reasons(len(inside), optima)
     fit = None if reasons else fit_power_law(located)
     first = optima[0]

@@ -106,6 +106,11 @@ class Located:
     optimum: Optimum
     draws: CurveDraws | None
 
+    @property
+    def inside(self) -> bool:
+        """Whether the draws say where the minimum lies: it is not one beyond the grid."""
+        return self.draws is not None and not self.optimum.at_edge
+
 
 CurveKey = tuple[str, float, float]  # method, lr_ratio, and the lr (or α) of the curves
 

@@ -169,8 +169,8 @@ class _Gls:
 
 def _split(located: Sequence[Located]) -> tuple[list[Located], list[Located]]:
     """Optima inside the grid, and those of which only a range or one side is known."""
-    inside = [item for item in located if item.draws is not None and not item.optimum.at_edge]
-    return inside, [item for item in located if item.draws is None or item.optimum.at_edge]
+    inside = [item for item in located if item.inside]
+    return inside, [item for item in located if not item.inside]
 
 
 def _values(inside: Sequence[Located]) -> tuple[Array, Array]:

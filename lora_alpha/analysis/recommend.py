@@ -9,9 +9,9 @@ from typing import Literal
 
 from lora_alpha.analysis.cells import MIN_SEEDS, Cell
 from lora_alpha.analysis.curves import CurveDraws
-from lora_alpha.analysis.law import Law, nothing_measured
+from lora_alpha.analysis.law import Law, LawDraws, fit_laws_and_draws, nothing_measured
 from lora_alpha.analysis.lr_transfer import LRTransfer, lr_transfer
-from lora_alpha.analysis.optimum import Optimum, curves_of, locate
+from lora_alpha.analysis.optimum import Optimum
 from lora_alpha.analysis.rules import RULES, RuleCost, alpha_costs
 from lora_alpha.analysis.written import outward, written_alpha
 from lora_alpha.analysis.yardstick import yardstick
@@ -93,7 +93,7 @@ def recommend(
     rank: int,
     lr: float | None = None,
     recipe: Recipe | None = None,
-    draws: Mapping[int, CurveDraws | None] | None = None,
+    draws: LawDraws | None = None,
 ) -> Recommendation:
     """The best measured α at ``rank`` if it lies inside the grid, else the law's.
 
@@ -104,7 +104,7 @@ def recommend(
         lr: Learning rate to train with; the sweep's own unless given. At another lr the α of the nearest
             swept one is moved by α* ∝ η^κ, within a factor of ten.
         recipe: What else the sweep trained, for the snippets.
-        draws: ``curve_draws`` of the law at ``lr``, where they are known already.
+        draws: Those of ``fit_laws_and_draws``; without them the curves are fitted again.
 
     Raises:
         FitError: If nothing measured supports an answer; the message says what to run.
@@ -133,6 +133,7 @@ def recommend(
     snippets = write_snippets(
         method, rank=rank, scale=scale, lr=wanted, lr_ratio=law.lr_ratio, recipe=recipe or Recipe()
     )
+    drawn = (draws if draws is not None else fit_laws_and_draws(curve)[1]).get(law.key, {}) if here else {}
     supporting = [cell for cell in curve if swept.basis != "measured" or cell.rank == rank]
     kappa_low, kappa_high = transfer.interval
     return Recommendation(
@@ -156,15 +157,9 @@ def recommend(
         kappa_low=kappa_low,
         kappa_high=kappa_high,
         kappa_num_lrs=transfer.num_lrs,
-        regrets=_regrets(alpha, rank, here, draws or (curve_draws(law, cells) if here else {}), cells),
+        regrets=_regrets(alpha, rank, here, drawn, cells),
         snippets=snippets,
     )
-
-
-def curve_draws(law: Law, cells: Sequence[Cell]) -> dict[int, CurveDraws | None]:
-    """Rank → draws of the curve under ``law``, one of the laws of ``cells``: those it was fitted from."""
-    curves = curves_of(cells).get((law.method, law.lr_ratio, law.fixed), [])
-    return {found.optimum.rank: found.draws for found in locate(curves)}
 
 
 def _nearest_law(laws: Sequence[Law], cells: Sequence[Cell], lr: float | None) -> tuple[Law, float]:

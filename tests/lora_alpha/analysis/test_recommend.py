@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from lora_alpha.analysis.cells import Cell, RunOutcome, make_cells
-from lora_alpha.analysis.curves import CurveDraws
-from lora_alpha.analysis.law import Law, fit_laws
-from lora_alpha.analysis.recommend import curve_draws, recommend
+from lora_alpha.analysis.law import Law, LawDraws, fit_laws, fit_laws_and_draws
+from lora_alpha.analysis.recommend import recommend
 from lora_alpha.errors import FitError
 from tests.lora_alpha.analysis.planted import LR, planted_cells
 
@@ -46,10 +45,9 @@ def noisy(**options: object) -> list[Cell]:
 
 
 @cache
-def noisy_laws() -> tuple[list[Cell], list[Law], dict[int, CurveDraws | None]]:
+def noisy_laws() -> tuple[list[Cell], list[Law], LawDraws]:
     cells = noisy(ranks=(1, 8, 64))
-    laws = fit_laws(cells)
-    return cells, laws, curve_draws(laws[0], cells)
+    return cells, *fit_laws_and_draws(cells)
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8, 48, 64])

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from lora_alpha.analysis.cells import Cell, RunOutcome, make_cells
-from lora_alpha.analysis.law import fit_laws
-from lora_alpha.analysis.recommend import curve_draws
+from lora_alpha.analysis.law import fit_laws, fit_laws_and_draws
 from lora_alpha.analysis.rules import RuleCost, alpha_costs
 from lora_alpha.analysis.yardstick import yardstick
 from lora_alpha.metrics import Metric
@@ -83,7 +82,8 @@ def test_beyond_diverged_runs_nothing_is_estimated() -> None:
     assert found["α = 32"].reason == "diverged runs stand between it and the best"
     assert found["α = 2r"].excess == pytest.approx(1.6, abs=0.05)
     assert (found["α = 2r"].regret, found["α = 2r"].reason) == (None, found["α = 32"].reason)
-    draws = curve_draws(fit_laws(gap)[0], gap)[8]
+    (law,), drawn = fit_laws_and_draws(gap)
+    draws = drawn[law.key][8]
     (beside,) = alpha_costs({"x": 200.0}, 8, gap, draws, yardstick(gap))
     assert beside.regret == pytest.approx(0.1 * (8 - math.log2(200)) ** 2, abs=0.02)
     (unknown,) = alpha_costs({"x": 200.0}, 8, gap, None, yardstick(gap))
@@ -95,9 +95,9 @@ def test_the_regret_of_a_planted_basin_is_covered() -> None:
     hits = []
     for _ in range(3):
         cells = curve(lambda x: 1 + 0.05 * (x - 6.4) ** 2, noise=0.02, rng=rng)
-        (law,) = fit_laws(cells)
+        (law,), drawn = fit_laws_and_draws(cells)
         alphas = {str(x): 2.0**x for x in (4.3, 5.0, 6.4, 7.7, 9.0)}
-        for found in alpha_costs(alphas, 8, cells, curve_draws(law, cells)[8], yardstick(cells)):
+        for found in alpha_costs(alphas, 8, cells, drawn[law.key][8], yardstick(cells)):
             assert found.regret_low is not None
             assert found.regret_high is not None
             assert found.regret_share == pytest.approx((found.regret or 0) / found.best_loss)
