@@ -30,7 +30,7 @@ from lora_alpha.analysis.law import fit_laws, fit_laws_and_draws
 from lora_alpha.analysis.recommend import recommend
 from lora_alpha.errors import FitError
 from lora_alpha.wire.analysis import CollapseFit, CollapseScore, Target
-from lora_alpha.wire.client import CsvKind
+from lora_alpha.wire.queries import CSV_KINDS, CsvKind
 
 # Each table: column → where in a row its value is. A new column is a line here; it goes to the end.
 Columns = dict[str, str]
@@ -175,20 +175,8 @@ class Asked:
     max_forgetting: float | None = None
 
 
-# Exports that depend on the reading.
-READ = (
-    "runs",
-    "cells",
-    "optima",
-    "law",
-    "collapse",
-    "collapse_points",
-    "rules",
-    "advice",
-    "horizon",
-    "verdicts",
-    "deciding",
-)
+# Exports that depend on the reading: all but what was recorded or probed as it is.
+READ = tuple(kind for kind in CSV_KINDS if kind not in {"history", "probes"})
 Export = tuple[Sequence[str], Callable[[Store, Asked], Iterator[bytes]]]  # columns, and lines in blocks
 
 

@@ -25,7 +25,8 @@ from lora_alpha.errors import FieldProblem, InvalidSpec
 from lora_alpha.importers.sweep_yaml import read_sweep_yaml
 from lora_alpha.request import SweepRequest
 from lora_alpha.wire.analysis import HorizonPoint
-from lora_alpha.wire.client import CSV_KINDS, Client
+from lora_alpha.wire.client import Client
+from lora_alpha.wire.queries import CSV_KINDS
 
 
 def read_request(file: Path | None, preset: str | None = None, **options: Any) -> SweepRequest:

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from backend.export import Asked, check, csv_blocks
 from backend.routes.deps import BackendDep, Bound, ReadingDep
-from lora_alpha.wire.client import CsvKind
+from lora_alpha.wire.queries import CsvKind
 
 router = APIRouter(prefix="/export", tags=["export"])
 

@@ -18,7 +18,8 @@ from dashboard.tabbed import TabbedPage, Watched, open_page, register_page
 from dashboard.tabs import tabs_of
 from lora_alpha.errors import LoraAlphaError
 from lora_alpha.spec import ENDED_SWEEPS
-from lora_alpha.wire.client import Client, Verb
+from lora_alpha.wire.client import Client
+from lora_alpha.wire.queries import Verb
 from lora_alpha.wire.sweeps import Sweep
 
 LIVE_MS, ENDED_MS = 1500, 15_000

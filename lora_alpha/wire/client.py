@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, get_args
+from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 from pydantic import TypeAdapter, ValidationError
@@ -19,9 +19,8 @@ from lora_alpha.errors import (
     LoraAlphaError,
     ServiceUnreachable,
 )
-from lora_alpha.metrics import Goal
 from lora_alpha.request import SweepRequest
-from lora_alpha.spec import Objective, ProbeSpec
+from lora_alpha.spec import ProbeSpec
 from lora_alpha.wire.analysis import (
     MARGIN,
     Advice,
@@ -48,6 +47,7 @@ from lora_alpha.wire.jobs import (
     SavedView,
     ViewRequest,
 )
+from lora_alpha.wire.queries import CsvKind, ReadingQuery, Verb
 from lora_alpha.wire.sweeps import (
     Curves,
     ExtendRequest,
@@ -62,43 +62,8 @@ from lora_alpha.wire.sweeps import (
     WorkloadItem,
 )
 
-Verb = Literal["pause", "resume", "stop", "cancel", "retry"]
-CsvKind = Literal[  # fmt: skip
-    "runs",
-    "history",
-    "cells",
-    "optima",
-    "law",
-    "probes",
-    "collapse",
-    "collapse_points",
-    "rules",
-    "advice",
-    "horizon",
-    "verdicts",
-    "deciding",
-]
 IDLE_S = 3.0
-CSV_KINDS: tuple[CsvKind, ...] = get_args(CsvKind)
 Model = TypeVar("Model")
-
-
-class ReadingQuery(TypedDict, total=False):
-    """Which number of a run counts.
-
-    Attributes:
-        metric: A recorded metric; the sweep's own unless given.
-        goal: Which way is better; as the metric is declared or called unless given.
-        objective: The metric at the end, or the best on the way.
-        at_step: Read there in place of the end.
-        steps_to: In place of the metric the steps until it is this good.
-    """
-
-    metric: str | None
-    goal: Goal | None
-    objective: Objective
-    at_step: int | None
-    steps_to: float | None
 
 
 class Client:

@@ -13,7 +13,8 @@ import pytest
 from lora_alpha.errors import Conflict, InvalidSpec, LoraAlphaError, NotFound, ServiceUnreachable
 from lora_alpha.request import SweepRequest
 from lora_alpha.spec import Configuration
-from lora_alpha.wire.client import CSV_KINDS, Client
+from lora_alpha.wire.client import Client
+from lora_alpha.wire.queries import CSV_KINDS
 
 ADDRESS = "http://lab.example:8050"
 PAGE: dict[str, Any] = {"items": [], "next": None}
