@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, dcc, html
 from dash.development.base_component import Component
 
-from dashboard import ids
+from dashboard.components.one_click import act_once
 from dashboard.components.parts import GRAPH_CONFIG, card, note, table
 from dashboard.controls import Subject, choice, switch
 from dashboard.figures.equivalence import (
@@ -56,30 +55,8 @@ def panel(_: Subject, row: Row) -> Component:
 
 def register(app: Dash, client: Client) -> None:
     """The buttons that add learning rates, and the runs that would decide."""
-
-    @app.callback(
-        Output(EXTEND_LRS, "children"),
-        Output(EXTEND_LRS, "disabled"),
-        Input(EXTEND_LRS, "n_clicks"),
-        State(ids.view("sweep"), "data"),
-        prevent_initial_call=True,
-    )
-    async def extend_lrs(clicks: int | None, view: dict[str, Any]) -> Any:
-        if not clicks:
-            return no_update, no_update
-        return await asyncio.to_thread(_extend_lrs, client, view["sweep"]), True
-
-    @app.callback(
-        Output(DECIDE, "children"),
-        Output(DECIDE, "disabled"),
-        Input(DECIDE, "n_clicks"),
-        State(ids.view("sweep"), "data"),
-        prevent_initial_call=True,
-    )
-    async def run_deciding(clicks: int | None, view: dict[str, Any]) -> Any:
-        if not clicks:
-            return no_update, no_update
-        return await asyncio.to_thread(_run_deciding, client, view), True
+    act_once(app, client, EXTEND_LRS, _extend_lrs)
+    act_once(app, client, DECIDE, _run_deciding)
 
 
 def fetch(client: Client, view: Mapping[str, Any]) -> tuple[Equivalences, Collapse]:
@@ -222,10 +199,10 @@ def _differences(item: Equivalence) -> tuple[str, str]:
     return share, "–" if item.gap is None else f"{item.gap:+.3g}"
 
 
-def _extend_lrs(client: Client, sweep_id: str) -> str:
+def _extend_lrs(client: Client, view: Mapping[str, Any]) -> str:
     try:
-        lr = max(client.sweep(sweep_id).spec["lrs"])
-        sweep = client.extend_sweep(sweep_id, {"lrs": [factor * lr for factor in MORE_LRS]})
+        lr = max(client.sweep(view["sweep"]).spec["lrs"])
+        sweep = client.extend_sweep(view["sweep"], {"lrs": [factor * lr for factor in MORE_LRS]})
     except LoraAlphaError as error:
         return f"Not extended: {error}"
     return f"Queued: the sweep has {sweep.counts.total} runs now"

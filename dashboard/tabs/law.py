@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import MATCH, Dash, Input, Output, State, dcc, html, no_update
+from dash import MATCH, Dash, dcc, html, no_update
 from dash.development.base_component import Component
 
-from dashboard import ids
+from dashboard.components.one_click import act_once
 from dashboard.components.parts import behind, card, note, notes, table
 from dashboard.controls import Control, Subject, choice, switch, typed
 from dashboard.figures.law import NOTHING, law_figure, law_name
@@ -66,18 +65,7 @@ def draw(found: Found, view: Mapping[str, Any], colours: Theme) -> tuple[Any, ..
 
 def register(app: Dash, client: Client) -> None:
     """The button that extends the grid: one beside each law that ends at its edge."""
-
-    @app.callback(
-        Output(_extend_button(MATCH), "children"),
-        Output(_extend_button(MATCH), "disabled"),
-        Input(_extend_button(MATCH), "n_clicks"),
-        State(ids.view("sweep"), "data"),
-        prevent_initial_call=True,
-    )
-    async def extend(clicks: int | None, view: dict[str, Any]) -> Any:
-        if not clicks:
-            return no_update, no_update
-        return await asyncio.to_thread(_extend, client, view), True
+    act_once(app, client, _extend_button(MATCH), _extend)
 
 
 def _extend_button(law: Any) -> dict[str, Any]:
