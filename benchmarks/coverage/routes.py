@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.coverage.shapes import SHAPES
-from benchmarks.coverage.worlds import OVER_IID, Noise
-from lora_alpha.analysis.cells import Cell, RunOutcome, make_cells
+from benchmarks.coverage.worlds import OVER_IID, Noise, planted_run
+from lora_alpha.analysis.cells import Cell, make_cells
 
 BASE_ALPHA, BASE_LR = 8.0, 1e-5
 Winner = Literal["", "alpha", "lr"]
@@ -89,19 +89,8 @@ def plant_routes(world: RouteWorld, rng: np.random.Generator) -> list[Cell]:
             alpha = BASE_ALPHA * 2.0**raised_alpha
             for seed, loss in enumerate((world.floor - gained + world.depth * rise).tolist()):
                 failed, diverged = bool(rng.random() < world.missing), z > world.cliff
-                runs.append(
-                    RunOutcome(
-                        "lora",
-                        rank,
-                        alpha,
-                        alpha / rank,
-                        BASE_LR * 2.0**raised_lr,
-                        seed,
-                        "failed" if failed else "finished",
-                        None if failed or diverged else loss,
-                        diverged and not failed,
-                    )
-                )
+                lr, gone = BASE_LR * 2.0**raised_lr, "failed" if failed else None
+                runs.append(planted_run(rank, alpha, lr, seed, loss, gone=gone, diverged=diverged))
     return make_cells(runs)
 
 

@@ -225,20 +225,33 @@ def _cells(
             alpha = 2.0**position
             for seed in range(world.seeds):
                 gone, lost = bool(missing[i, seed, k]), bool(diverged[i, seed, k])
-                runs.append(
-                    RunOutcome(
-                        "lora",
-                        rank,
-                        alpha,
-                        alpha / rank,
-                        LR,
-                        seed,
-                        status if gone else "finished",
-                        None if gone or lost else float(losses[i, seed, k]),
-                        lost and not gone,
-                    )
-                )
+                loss, state = float(losses[i, seed, k]), status if gone else None
+                runs.append(planted_run(rank, alpha, LR, seed, loss, gone=state, diverged=lost))
     return make_cells(runs)
+
+
+def planted_run(
+    rank: int,
+    alpha: float,
+    lr: float,
+    seed: int,
+    loss: float,
+    *,
+    gone: Literal["failed", "pending"] | None,
+    diverged: bool,
+) -> RunOutcome:
+    """One run of a planted sweep; a run that is ``gone`` says nothing, a diverged one has no loss."""
+    return RunOutcome(
+        "lora",
+        rank,
+        alpha,
+        alpha / rank,
+        lr,
+        seed,
+        gone or "finished",
+        None if gone or diverged else loss,
+        diverged and not gone,
+    )
 
 
 def _truth(world: World, x: Array, centres: Array) -> Truth:

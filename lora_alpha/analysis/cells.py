@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lora_alpha.analysis.intervals import t_quantile
 from lora_alpha.metrics import EVAL_LOSS, Metric
@@ -141,6 +142,11 @@ def make_cells(outcomes: Iterable[RunOutcome], *, metric: Metric = EVAL_LOSS) ->
 def constant_alpha(cells: Sequence[Cell]) -> list[Cell]:
     """The cells whose α did not move: what a law of α is about."""
     return [cell for cell in cells if cell.alpha_schedule == CONSTANT]
+
+
+def cost_table(cells: Sequence[Cell], seeds: Sequence[int]) -> NDArray[np.float64]:
+    """The cost of every seed at every cell, NaN where it has none: (len(seeds), len(cells))."""
+    return np.array([[cell.costs.get(seed, math.nan) for cell in cells] for seed in seeds])
 
 
 def best_cell(cells: Iterable[Cell]) -> Cell | None:

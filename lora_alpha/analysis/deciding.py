@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_alpha.analysis.cells import Cell
-from lora_alpha.analysis.route import ALIKE, REACH, Axis, Minimum, position
+from lora_alpha.analysis.optimum import Target, value_of
+from lora_alpha.analysis.route import ALIKE, REACH, Minimum
 
 BEYOND = 1.5  # octaves by which a grid is extended over its edge
 FARTHEST = 4.0  # octaves at most, where the other route's minimum lies farther up
@@ -103,7 +104,7 @@ class Plan:
                 wanted.add((_tidy(alpha * shrunk), lr) if axis == "alpha" else (alpha, _tidy(lr * shrunk)))
         return wanted
 
-    def _point(self, axis: Axis, x: float) -> tuple[float, float]:
+    def _point(self, axis: Target, x: float) -> tuple[float, float]:
         if axis == "alpha":
             return _tidy(self.base_alpha * 2.0**x), self.base_lr
         return self.base_alpha, _tidy(self.base_lr * 2.0**x)
@@ -127,10 +128,10 @@ def to_run(
     all_seeds = sorted([*used, *fresh[: max(num_seeds - len(used), 0)]])
     wanted = []
     for alpha, lr in sorted(points):
-        match = next((c for c in cells if _same(position(c, "alpha"), alpha) and _same(c.lr, lr)), None)
+        match = next((c for c in cells if _same(value_of(c, "alpha"), alpha) and _same(c.lr, lr)), None)
         missing = tuple(seed for seed in all_seeds if match is None or seed not in match.losses)
         if missing and not (match is not None and match.tried and not match.measured):
-            here = (alpha, lr) if match is None else (position(match, "alpha"), match.lr)
+            here = (alpha, lr) if match is None else (value_of(match, "alpha"), match.lr)
             wanted.append(DecidingCell(first.method, first.rank, *here, first.lr_ratio, missing))
     return wanted
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_alpha.analysis.cells import Cell
+from lora_alpha.analysis.cells import Cell, cost_table
 from lora_alpha.analysis.curves import Curve, CurveDraws
 from lora_alpha.analysis.surface import NUM_DRAWS, fit_surface
 from lora_alpha.analysis.yardstick import yardstick
@@ -192,11 +192,16 @@ def _level_draws(curves: Sequence[Curve]) -> Array:
     return draws * math.sqrt(variance / num_seeds)
 
 
-def position(cell: Cell, target: Target) -> float:
-    """log₂ of the cell's α, or of its lr."""
+def value_of(cell: Cell, target: Target) -> float:
+    """The cell's α, or its lr."""
     value = cell.alpha if target == "alpha" else cell.lr
     assert value is not None
-    return math.log2(value)
+    return value
+
+
+def position(cell: Cell, target: Target) -> float:
+    """log₂ of the cell's α, or of its lr."""
+    return math.log2(value_of(cell, target))
 
 
 def _tried(curve: Sequence[Cell], target: Target) -> list[Cell]:
@@ -222,10 +227,9 @@ def _between_walls(curve: Sequence[Cell]) -> tuple[int, int]:
 
 def _curve(curve: Sequence[Cell], first: int, last: int, *, seeds: Sequence[int], target: Target) -> Curve:
     cells = curve[first:last]
-    costs = [cell.costs for cell in cells]
     return Curve(
         x=np.array([position(cell, target) for cell in cells]),
-        y=np.array([[cost.get(seed, math.nan) for cost in costs] for seed in seeds]),
+        y=cost_table(cells, seeds),
         wall_low=position(curve[first - 1], target) if first > 0 else -math.inf,
         wall_high=position(curve[last], target) if last < len(curve) else math.inf,
     )

@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_alpha.analysis.cells import Cell, best_cell
+from lora_alpha.analysis.cells import Cell, best_cell, cost_table
 from lora_alpha.analysis.curves import Curve
+from lora_alpha.analysis.optimum import Target, value_of
 from lora_alpha.analysis.surface import fit_surface
 
-Axis = Literal["alpha", "lr"]
 End = Literal["", "low_edge", "high_edge", "cliff"]
 
 MIN_CELLS = 3  # with fewer there is no question of where between them the minimum lies
@@ -33,7 +33,7 @@ class Route:
         x: log₂ of how far each lies above the base point: (n,).
     """
 
-    axis: Axis
+    axis: Target
     cells: tuple[Cell, ...]
     x: NDArray[np.float64]
 
@@ -74,19 +74,12 @@ class Minimum:
         return self.route.cells[self.best]
 
 
-def take_route(cells: Sequence[Cell], axis: Axis, *, base: float) -> Route:
+def take_route(cells: Sequence[Cell], axis: Target, *, base: float) -> Route:
     """The tried cells of one axis, in order of what is raised."""
     tried = [cell for cell in cells if cell.tried]
-    tried.sort(key=lambda cell: position(cell, axis))
-    x = np.log2([position(cell, axis) / base for cell in tried])
+    tried.sort(key=lambda cell: value_of(cell, axis))
+    x = np.log2([value_of(cell, axis) / base for cell in tried])
     return Route(axis, tuple(tried), x)
-
-
-def position(cell: Cell, axis: Axis) -> float:
-    """The cell's α or η."""
-    value = cell.alpha if axis == "alpha" else cell.lr
-    assert value is not None
-    return value
 
 
 def find_minima(routes: Sequence[Route]) -> list[Minimum]:
@@ -181,11 +174,15 @@ def _curve(route: Route) -> Curve:
     assert lowest is not None
     best = route.cells.index(lowest)
     seeds = sorted({seed for cell in cells for seed in cell.costs})
-    costs = np.array([[cell.costs.get(seed, np.nan) for cell in cells] for seed in seeds])
     walls = [route.x[place] for place, cell in enumerate(route.cells) if not cell.measured]
     below = [wall for wall in walls if wall < route.x[best]]
     above = [wall for wall in walls if wall > route.x[best]]
-    return Curve(route.x[measured], costs, max(below, default=-math.inf), min(above, default=math.inf))
+    return Curve(
+        route.x[measured],
+        cost_table(cells, seeds),
+        max(below, default=-math.inf),
+        min(above, default=math.inf),
+    )
 
 
 def _weights(route: Route, where: float, best: int) -> dict[int, float]:
