@@ -209,7 +209,11 @@ def test_every_curve_is_read_once_however_many_steps(store: Store, settings: Set
 
 COMPUTED: list[tuple[Any, str, Callable[[Store, str], object]]] = [
     (analysis, "fit_laws", lambda store, sweep: analysis.law(store, sweep, FINAL)),
-    (analysis, "fit_laws", lambda store, sweep: analysis.recommend(store, sweep, rank=4, lr=None)),
+    (
+        analysis,
+        "fit_laws_and_draws",
+        lambda store, sweep: analysis.recommend(store, sweep, rank=4, lr=None),
+    ),
     (analysis, "compare_routes", lambda store, sweep: analysis.equivalence(store, sweep, FINAL, margin=0.02)),
     (analysis, "find_collapse", lambda store, sweep: analysis.collapse(store, sweep, FINAL)),
     (analysis, "compare_schedules", lambda store, sweep: analysis.schedules(store, sweep, FINAL, margin=0.1)),

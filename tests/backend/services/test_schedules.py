@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from typing import Any
 
 import pytest
@@ -42,7 +43,7 @@ def loss(configuration: Configuration) -> float:
     kind = configuration.alpha_schedule.kind
     best, factor = {"constant": (128.0, 1.0), "ramp": (256.0, 1.3), "hold": (64.0, 0.9)}[kind]
     assert configuration.alpha is not None
-    return factor * (1 + 0.2 * abs(configuration.alpha - best) / best) + 0.001 * configuration.seed
+    return factor * (1 + 0.1 * math.log2(configuration.alpha / best) ** 2) + 0.001 * configuration.seed
 
 
 def test_the_answer_can_be_yes_and_no(store: Store, sweep: Sweep, worker: Any, client: Any) -> None:
@@ -55,7 +56,7 @@ def test_the_answer_can_be_yes_and_no(store: Store, sweep: Sweep, worker: Any, c
     by_name = {(item.rank, item.alpha_schedule): item for item in answer.items}
     hold, ramp = by_name[2, HOLD.label], by_name[2, RAMP.label]
     assert (hold.verdict, hold.best_alpha, hold.constant_alpha) == ("better", 64.0, 128.0)
-    assert hold.difference == pytest.approx(-0.1 / 0.95, rel=0.1)
+    assert hold.difference == pytest.approx(-0.1 / 0.95, rel=0.01)
     assert (ramp.verdict, ramp.best_alpha) == ("worse", 256.0)
     assert answer.verdict.startswith("Yes: 2 of 4")
 
